@@ -1,0 +1,140 @@
+"""Runs all checks of SOS: exactly what continuous integration runs.
+
+    python3 scripts/check.py               everything
+    python3 scripts/check.py unit sim      some parts
+    python3 scripts/check.py --list        the parts, with what each is for
+
+Needs nothing but Python 3.11+ and a package index: it makes its own environment from `requirements-dev.lock`.
+As root on Debian it installs the system packages that some tests use; elsewhere those tests report themselves as
+skipped, by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from _environment import PYTHON, ROOT, install_debian_packages, run_inside, say
+
+SYSTEM_PACKAGES = {
+    "nft": "nftables",
+    "ip": "iproute2",
+    "strace": "strace",
+    "openssl": "openssl",
+    "curl": "curl",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of the checks: commands that all must succeed. ``seconds_max`` ends a hung one."""
+
+    name: str
+    purpose: str
+    commands: tuple[tuple[str, ...], ...]
+    seconds_max: int
+
+
+def _pytest(*paths: str) -> tuple[str, ...]:
+    return (str(PYTHON), "-m", "pytest", "-q", *paths)
+
+
+PARTS = (
+    Part(
+        name="lint",
+        purpose="format and lint",
+        commands=(
+            (str(PYTHON), "-m", "ruff", "format", "--check", "sos", "tests", "scripts"),
+            (str(PYTHON), "-m", "ruff", "check", "sos", "tests", "scripts"),
+        ),
+        seconds_max=60,
+    ),
+    Part(
+        name="type",
+        purpose="mypy --strict over the product and its tests",
+        commands=((str(PYTHON), "-m", "mypy", "--strict", "sos", "tests"),),
+        seconds_max=240,
+    ),
+    Part(name="unit", purpose="pure modules by table", commands=(_pytest("tests/unit"),), seconds_max=240),
+    Part(name="property", purpose="hypothesis", commands=(_pytest("tests/property"),), seconds_max=240),
+    Part(name="sim", purpose="real engines on virtual time", commands=(_pytest("tests/sim"),), seconds_max=400),
+    Part(name="crash", purpose="every crash state of the durable paths", commands=(_pytest("tests/crash"),), seconds_max=300),
+    Part(name="compat", purpose="S3 by independent clients", commands=(_pytest("tests/compat"),), seconds_max=300),
+    Part(name="integration", purpose="three real nodes on loopback", commands=(_pytest("tests/integration"),), seconds_max=400),
+    Part(name="hostile", purpose="raw sockets and strangers", commands=(_pytest("tests/hostile"),), seconds_max=200),
+    Part(name="chaos", purpose="faults under load, then the history is judged", commands=(_pytest("tests/chaos"),), seconds_max=300),
+)  # fmt: skip
+
+
+def _install_system_packages() -> None:
+    missing = sorted(
+        package for program, package in SYSTEM_PACKAGES.items() if not shutil.which(program)
+    )
+    if not missing:
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        say(
+            f"note: {', '.join(missing)} not installed; tests that need them report themselves as skipped"
+        )
+        return
+    say(f"installing system packages that tests use: {', '.join(missing)}")
+    if not install_debian_packages(missing):
+        say("note: that did not succeed; tests that need them report themselves as skipped")
+
+
+def _run(command: tuple[str, ...], seconds_max: int) -> bool:
+    """Run one command in a process group of its own, so that nothing it started outlives it."""
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+    try:
+        return process.wait(timeout=seconds_max) == 0
+    except subprocess.TimeoutExpired:
+        say(f"error: not done after {seconds_max} s, ended: {' '.join(command)}")
+        return False
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="which parts to run (default: all)"
+    )
+    parser.add_argument("--list", action="store_true", help="show the parts and end")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for part in PARTS:
+            say(f"{part.name:12} {part.purpose}")
+        return 0
+    known = {part.name for part in PARTS}
+    unknown = [name for name in arguments.parts if name not in known]
+    if unknown:
+        parser.error(
+            f"no such part: {', '.join(unknown)}; there are: {', '.join(part.name for part in PARTS)}"
+        )
+    run_inside("dev")
+    _install_system_packages()
+    chosen = [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
+    results: list[tuple[str, bool, float]] = []
+    for part in chosen:
+        say(f"--- {part.name}: {part.purpose}")
+        start = time.monotonic()
+        passed = all(_run(command, part.seconds_max) for command in part.commands)
+        results.append((part.name, passed, time.monotonic() - start))
+    say("--- summary")
+    for name, passed, seconds in results:
+        say(f"{'passed' if passed else 'FAILED'}  {name:12} {seconds:6.1f} s")
+    return 0 if all(passed for _, passed, _ in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Internal errors: what a part may raise to the part above it. S3 errors live in ``sos.s3.errors``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXIT_USAGE: Final = 2  # wrong flags, configuration, seed list, key: nothing was written
+EXIT_DISK: Final = 74  # EX_IOERR: an I/O error on journal, vote, catalog or blob sync
+EXIT_DAMAGE: Final = 76  # the node's own state failed its checks at start or while running
+EXIT_BUG: Final = 70  # EX_SOFTWARE: an invariant of ours is broken; stopping keeps replicas equal
+
+
+class SosError(Exception):
+    """Base of everything SOS raises on purpose."""
+
+
+class Unavailable(SosError):
+    """The request was certainly **not** applied: no leader, queue full, no write quorum. Safe to retry."""
+
+
+class OutcomeUnknown(SosError):
+    """The request was perhaps applied: only its own stored result, or the deadline, may answer it."""
+
+
+class Corruption(SosError):
+    """Stored bytes fail their digest: this copy goes to quarantine, another one is read."""
+
+
+class StartRefused(SosError):
+    """The node cannot start. ``str(self)`` is one line that says what to do; no traceback is shown."""
+
+    def __init__(self, message: str, *, exit_code: int = EXIT_USAGE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class FatalStop(SosError):
+    """The process must end now, with ``exit_code``, and acknowledge nothing more (design, section 11)."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class JournalDamaged(StartRefused):
+    """Journal or vote fail their checks: this node may have forgotten a vote, so it must not vote."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=EXIT_DAMAGE)
+
+
+class DiskFull(SosError, OSError):
+    """No space for a write (ENOSPC, EDQUOT). Nothing of it counts; the caller may try again later."""

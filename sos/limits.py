@@ -1,0 +1,62 @@
+"""Every bound of SOS with its unit and its reason, and assertions on how the bounds relate."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# --- commands and the log -----------------------------------------------------------------------
+INLINE_BYTES_MAX: Final = 16 * KIB  # one journal fsync covers the body; larger ones become blobs
+COMMAND_BYTES_MAX: Final = 2 * MIB  # a DeleteObjects of 1,000 long keys is 1.07 MiB
+ENTRY_BYTES_TARGET: Final = 1 * MIB  # grouping of operations into one log entry stops here
+ENTRY_BYTES_MAX: Final = ENTRY_BYTES_TARGET + COMMAND_BYTES_MAX + 64 * KIB
+RAFT_BATCH_BYTES: Final = 4 * MIB  # PySyncObj takes a broken path for entries over its batch size
+FRAME_BYTES_MAX: Final = 8 * MIB  # cap of one node-to-node frame, checked before any allocation
+LINK_FRAME_BYTES_MAX: Final = 4 * MIB  # cap of one gateway-core frame
+PEER_UNACKED_BYTES_MAX: Final = 16 * MIB  # unacknowledged Raft bytes on the way to one peer
+PROPOSALS_QUEUED_MAX: Final = 4096  # operations waiting in a core; beyond that 503 SlowDown
+DEDUPE_ENTRIES: Final = 1_000_000  # a result is remembered for this many log entries
+JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
+JOURNAL_KEPT_BYTES_MIN: Final = 1 * GIB  # a member that was away this long catches up by log
+JOURNAL_KEPT_BYTES_MAX: Final = 8 * GIB  # while a snapshot is being served
+
+# --- time, in seconds ---------------------------------------------------------------------------
+ELECTION_S_MIN: Final = 0.5
+ELECTION_S_MAX: Final = 1.0
+HEARTBEAT_S: Final = 0.1
+LEADER_FALLBACK_S: Final = 1.5
+READ_BARRIER_S_MAX: Final = 3.0  # then 503
+COMMIT_S_MAX: Final = 10.0  # then 500, outcome unknown
+BODY_S_MAX: Final = 6 * 3600.0
+BODY_IDLE_S_MAX: Final = 20.0  # a silent client: 400 RequestTimeout
+HEADERS_S_MAX: Final = 10.0
+ORPHAN_AGE_S_MIN: Final = 7 * 3600.0  # exceeds BODY_S_MAX and every deadline
+UNLINK_DELAY_S: Final = 10.0  # a forgotten blob's file stays this long for readers on their way
+DRAIN_S_MAX: Final = 10.0  # SIGTERM
+CLOCK_SKEW_S_MAX: Final = 15 * 60.0
+PEER_CONNECT_S_MAX: Final = 1.0
+PEER_DEAD_S: Final = 2.0
+PEER_PING_S: Final = 0.5
+
+# --- objects and requests -----------------------------------------------------------------------
+BLOCK_BYTES: Final = 1 * MIB
+OBJECT_BYTES_MAX: Final = 5 * GIB  # one PutObject (S3 API: PutObject)
+KEY_BYTES_MAX: Final = 1024
+METADATA_BYTES_MAX: Final = 2048
+HEADER_BYTES_MAX: Final = 8 * KIB
+REQUEST_LINE_BYTES_MAX: Final = 16 * KIB
+LIST_KEYS_MAX: Final = 1000
+DELETE_KEYS_MAX: Final = 1000
+XML_BYTES_MAX: Final = 8 * MIB
+XML_CONFIG_BYTES_MAX: Final = 1 * MIB
+DRAIN_BYTES_MAX: Final = 1 * MIB  # an unread request body is read this far to keep the connection
+
+assert INLINE_BYTES_MAX < COMMAND_BYTES_MAX
+assert ENTRY_BYTES_MAX < RAFT_BATCH_BYTES
+assert RAFT_BATCH_BYTES < FRAME_BYTES_MAX
+assert COMMAND_BYTES_MAX < LINK_FRAME_BYTES_MAX
+assert ORPHAN_AGE_S_MIN > BODY_S_MAX + COMMIT_S_MAX
+assert HEARTBEAT_S * 3 < ELECTION_S_MIN  # PySyncObj demands it

@@ -1,0 +1,1 @@
+"""Checkers that judge recorded histories; they know nothing of SOS and import nothing of it."""
