@@ -23,6 +23,10 @@ JOURNAL_SEGMENT_BYTES: Final = 64 * MIB
 JOURNAL_KEPT_BYTES_MIN: Final = 1 * GIB  # a member that was away this long catches up by log
 JOURNAL_KEPT_BYTES_MAX: Final = 8 * GIB  # while a snapshot is being served
 
+BLOB_RESERVE_BYTES: Final = (
+    256 * MIB
+)  # no blob write begins below this: journal and catalog share the disk
+
 # --- time, in seconds ---------------------------------------------------------------------------
 ELECTION_S_MIN: Final = 0.5
 ELECTION_S_MAX: Final = 1.0
@@ -40,6 +44,16 @@ CLOCK_SKEW_S_MAX: Final = 15 * 60.0
 PEER_CONNECT_S_MAX: Final = 1.0
 PEER_DEAD_S: Final = 2.0
 PEER_PING_S: Final = 0.5
+BLOB_DURABLE_S_MAX: Final = 30.0  # the syncs of a complete blob: most of it was written while it streamed
+PEER_BODY_IDLE_S_MAX: Final = 30.0  # a blob under way between nodes stands still: longer than a silent client may
+
+# --- resync and upkeep --------------------------------------------------------------------------
+RESYNC_BYTES_S_MAX: Final = 400 * MIB  # per returning member; the foreground keeps the rest of the disk
+RESYNC_PARALLEL: Final = 4  # blobs under way to one member at a time
+RESYNC_BATCH_BLOBS: Final = 256  # blobs asked for in one message: a kill repeats at most the unreported ones
+RESYNC_BATCH_BYTES: Final = 64 * MIB
+SNAPSHOT_KEPT_S: Final = 600.0  # an unread copy of the catalog is removed after this
+SNAPSHOT_COPIES_MAX: Final = 2
 
 # --- objects and requests -----------------------------------------------------------------------
 BLOCK_BYTES: Final = 1 * MIB
@@ -60,3 +74,4 @@ assert RAFT_BATCH_BYTES < FRAME_BYTES_MAX
 assert COMMAND_BYTES_MAX < LINK_FRAME_BYTES_MAX
 assert ORPHAN_AGE_S_MIN > BODY_S_MAX + COMMIT_S_MAX
 assert HEARTBEAT_S * 3 < ELECTION_S_MIN  # PySyncObj demands it
+assert BODY_IDLE_S_MAX < PEER_BODY_IDLE_S_MAX

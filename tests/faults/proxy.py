@@ -1,7 +1,7 @@
 """One TCP proxy per directed link between nodes, for cuts and stalls without root.
 
-Peer addresses are configuration, so every node dials its peers through proxies of its own. A proxy can be silent (bytes
-wait, as with a pulled cable), cut (connections reset, new ones refused), and it counts what it did: a fault that did
+Peer addresses are configuration, so every node dials its peers through proxies of its own. A proxy can be silent in
+either direction (bytes wait, as with a pulled cable) or reset what is open, and it counts what it did: a fault that did
 not fire is not a test. It cannot lose or reorder bytes inside a living connection; neither can TCP.
 """
 
@@ -16,21 +16,41 @@ from dataclasses import dataclass, field
 _CHUNK = 256 * 1024
 
 
+class _Valve:
+    """Lets bytes of one direction through, or makes them wait."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @property
+    def is_shut(self) -> bool:
+        return not self._open.is_set()
+
+    def shut(self) -> None:
+        self._open.clear()
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def wait(self) -> None:
+        await self._open.wait()
+
+
 @dataclass(slots=True)
 class LinkProxy:
-    """Forwards one listening port to ``target_port`` on loopback."""
+    """Forwards one listening port to ``target_port`` on loopback. Onward: from the side that dials to the target."""
 
     target_port: int
     port: int = 0
-    silent: bool = False
-    hits: int = 0  # connections or chunks that a fault touched
+    hits: int = 0  # chunks and connections that a fault touched
+    onward: _Valve = field(default_factory=_Valve)
+    back: _Valve = field(default_factory=_Valve)
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    _speak: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
-        self._speak.set()
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", self.port, limit=_CHUNK
         )
@@ -38,19 +58,23 @@ class LinkProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        if self.silent:
+        if self.onward.is_shut:
             self.hits += 1
-            await self._speak.wait()
+            await self.onward.wait()
         try:
-            onward_reader, onward_writer = await asyncio.open_connection(
+            target_reader, target_writer = await asyncio.open_connection(
                 "127.0.0.1", self.target_port, limit=_CHUNK
             )
         except OSError:
             self._drop(writer)
             return
-        self._open.add(onward_writer)
-        for source, sink in ((reader, onward_writer), (onward_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink, (writer, onward_writer)))
+        self._open.add(target_writer)
+        pair = (writer, target_writer)
+        for pump in (
+            self._pump(reader, target_writer, self.onward, pair),
+            self._pump(target_reader, writer, self.back, pair),
+        ):
+            task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -58,18 +82,21 @@ class LinkProxy:
         self,
         source: asyncio.StreamReader,
         sink: asyncio.StreamWriter,
+        valve: _Valve,
         pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter],
     ) -> None:
         try:
             while data := await source.read(_CHUNK):
-                if self.silent:
+                if valve.is_shut:
                     self.hits += 1
-                    await self._speak.wait()
+                    await valve.wait()
                 sink.write(data)
                 await sink.drain()
-        except (ConnectionError, OSError):
-            pass
+        except OSError:
+            pass  # the other end is gone: so is this one
         finally:
+            if valve.is_shut:
+                await valve.wait()  # silence also hides the end of a connection
             for writer in pair:
                 self._drop(writer)
 
@@ -77,11 +104,6 @@ class LinkProxy:
         self._open.discard(writer)
         with contextlib.suppress(OSError, RuntimeError):
             writer.transport.abort()
-
-    def silence(self) -> None:
-        """From now on nothing passes, and nobody is told."""
-        self.silent = True
-        self._speak.clear()
 
     def reset(self) -> None:
         """Every connection ends with RST."""
@@ -94,11 +116,9 @@ class LinkProxy:
             self._drop(writer)
 
     def heal(self) -> None:
-        """May be called twice. What waited is reset, not delivered: TCP would have given up on it."""
-        if self.silent:
-            self.reset()
-        self.silent = False
-        self._speak.set()
+        """May be called twice. What waited meanwhile is delivered late, as TCP would after a short cut."""
+        self.onward.open()
+        self.back.open()
 
     async def close(self) -> None:
         self.heal()
@@ -124,17 +144,20 @@ class Links:
         self.proxies[source, target, service] = proxy
         return proxy.port
 
-    def cut(self, source: str, target: str) -> None:
-        """Silence one direction of dialling; a connection carries bytes both ways, so cut both for a full cut."""
+    def cut_one_way(self, source: str, target: str) -> None:
+        """No byte from ``source`` reaches ``target`` any more, whoever dialled; the way back works."""
         for (a, b, _), proxy in self.proxies.items():
             if (a, b) == (source, target):
-                proxy.silence()
+                proxy.onward.shut()
+            elif (a, b) == (target, source):
+                proxy.back.shut()
 
     def isolate(self, name: str) -> None:
         """As with a pulled cable: nothing to or from ``name``."""
         for (a, b, _), proxy in self.proxies.items():
             if name in (a, b):
-                proxy.silence()
+                proxy.onward.shut()
+                proxy.back.shut()
 
     def heal(self) -> None:
         for proxy in self.proxies.values():

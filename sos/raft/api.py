@@ -1,0 +1,161 @@
+"""The types that the users of Raft see; whoever needs an interface declares it here (StateMachine, Links)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from sos.errors import EXIT_DAMAGE, StartRefused
+from sos.limits import (
+    COMMIT_S_MAX,
+    ELECTION_S_MAX,
+    ELECTION_S_MIN,
+    HEARTBEAT_S,
+    LEADER_FALLBACK_S,
+    PEER_UNACKED_BYTES_MAX,
+    PROPOSALS_QUEUED_MAX,
+    RAFT_BATCH_BYTES,
+    READ_BARRIER_S_MAX,
+)
+
+NodeId: TypeAlias = str  # "name@incarnation" (protocols.md 1)
+
+
+class EntryKind(Enum):
+    """What a log entry carries; the value is the first byte of its payload. A NO_OP has none."""
+
+    NOOP = 0
+    OPERATIONS = 1
+    MEMBERS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """A committed entry. ``payload`` includes its kind byte; that of a NO_OP is empty."""
+
+    index: int
+    term: int
+    kind: EntryKind
+    payload: bytes
+
+
+Entry: TypeAlias = tuple[
+    bytes, int, int
+]  # command, index, term: what the library reads by position
+
+
+class Log(Protocol):
+    """What the engine needs of the journal beyond the library's own interface."""
+
+    @property
+    def first_index(self) -> int: ...
+    @property
+    def last_index(self) -> int: ...
+    def term_at(self, index: int, /) -> int: ...
+    def read_entries(self, first: int, count_max: int, bytes_max: int) -> list[Entry]: ...
+    def add(self, command: bytes, idx: int, term: int) -> None: ...
+    def sync(self) -> None: ...
+    def reset_to(self, entries: list[Entry]) -> None: ...
+    def hold_from(self, index: int | None) -> None: ...
+    def deleteEntriesTo(self, entryTo: int) -> None: ...
+    def getRaftCommitIndex(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class StateMachine(Protocol):
+    """What the log is applied to. Any exception out of it stops the process."""
+
+    def applied(self) -> tuple[int, int]:
+        """(index, term) of the last entry whose effects are in the state."""
+        ...
+
+    def apply(self, entries: Sequence[LogEntry], /) -> Sequence[object]:
+        """Apply ``entries`` in one transaction that also stores (index, term) of the last.
+
+        Returns: one result per entry, also for NO_OPs.
+        """
+        ...
+
+
+class Links(Protocol):
+    """Authenticated connections to peers; at most one per peer is live."""
+
+    def send(self, peer: NodeId, frame: bytes, /) -> bool:
+        """Queue a frame, in order, within the present connection; False: it certainly will not go."""
+        ...
+
+
+class RefusedReason(Enum):
+    """Why a proposal has certainly no effect, now or later."""
+
+    NOT_LEADER = "not_leader"
+    QUEUE_FULL = "queue_full"
+    DISCARDED = "discarded"  # another leader's entry took its place in the log
+    MEMBERS_RULE = "members_rule"  # a member list that the rules forbid (protocols.md 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """Durable on a majority and applied here; ``result`` is what the state machine returned."""
+
+    index: int
+    term: int
+    result: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Certainly not applied, ever: safe to propose again."""
+
+    reason: RefusedReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """Perhaps applied, perhaps later: only the same request id may be proposed again."""
+
+
+ProposeOutcome: TypeAlias = Applied | Refused | Unknown
+ProposeDone: TypeAlias = Callable[[ProposeOutcome], None]
+BarrierDone: TypeAlias = Callable[[int | None], None]
+
+
+class LogDetached(StartRefused):
+    """Journal and state machine do not belong together: come back as a wiped member (protocols.md 1.2)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=EXIT_DAMAGE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaftSettings:
+    """Times in seconds and bounds; tests make them small."""
+
+    election_s_min: float = ELECTION_S_MIN
+    election_s_max: float = ELECTION_S_MAX
+    heartbeat_s: float = HEARTBEAT_S
+    leader_fallback_s: float = LEADER_FALLBACK_S
+    barrier_s_max: float = READ_BARRIER_S_MAX
+    commit_s_max: float = COMMIT_S_MAX
+    batch_bytes: int = RAFT_BATCH_BYTES
+    unacked_bytes_max: int = PEER_UNACKED_BYTES_MAX
+    proposals_max: int = PROPOSALS_QUEUED_MAX
+    apply_entries_max: int = 1024  # one turn of apply; more would silence the tick
+    apply_bytes_max: int = RAFT_BATCH_BYTES
+    uncommitted_entries_max: int = (
+        2 * PROPOSALS_QUEUED_MAX
+    )  # a leader without quorum must not fill the log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerStatus:
+    """One peer as this node sees it; ``match_index`` and ``heard_s_ago`` are known to a leader only."""
+
+    node: NodeId
+    voter: bool
+    learner: bool
+    connected: bool
+    match_index: int | None
+    heard_s_ago: float | None

@@ -1,0 +1,103 @@
+"""Failpoints: inert in production, exact in tests."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sos import failpoints
+from sos.errors import DiskFull, StartRefused
+
+POINT = "journal.append.before_sync"
+
+
+@pytest.fixture(autouse=True)
+def _disarmed() -> Iterator[None]:
+    yield
+    failpoints.arm(None, test_mode=False)
+
+
+def test_inert_without_the_test_flag() -> None:
+    """Guards faults.md 3.7: the variable alone does nothing."""
+    failpoints.arm(f"{POINT}=eio", test_mode=False)
+
+    failpoints.hit(POINT)
+
+    assert failpoints.reached() == frozenset()
+
+
+def test_inert_without_the_variable() -> None:
+    """Guards faults.md 3.7: the test flag alone does nothing, not even a look at the name."""
+    failpoints.arm(None, test_mode=True)
+
+    failpoints.hit("no such point")
+
+
+@pytest.mark.parametrize(
+    "specification",
+    [
+        "journal.append=kill",
+        f"{POINT}",
+        f"{POINT}=explode",
+        f"{POINT}=kill:0",
+        f"{POINT}=kill:x",
+        f"{POINT}=kill:1:2",
+        f"{POINT}=pause",
+        f"{POINT}=pause::2",
+    ],
+)
+@pytest.mark.parametrize("test_mode", [True, False])
+def test_unknown_names_and_actions_are_a_start_error(specification: str, test_mode: bool) -> None:
+    """Guards: a misspelt failpoint never makes a crash test pass for nothing."""
+    with pytest.raises(StartRefused, match="SOS_FAILPOINTS"):
+        failpoints.arm(specification, test_mode=test_mode)
+
+
+def test_count_is_the_hit_that_acts() -> None:
+    """Guards: ``:COUNT`` acts once, on that hit; other points pass and are counted as reached."""
+    failpoints.arm(f"{POINT}=eio:2; vote.before_save=enospc", test_mode=True)
+
+    failpoints.hit(POINT)
+    with pytest.raises(OSError, match="failpoint"):
+        failpoints.hit(POINT)
+    failpoints.hit(POINT)
+    with pytest.raises(DiskFull):
+        failpoints.hit("vote.before_save")
+    failpoints.hit("vote.after_save")
+
+    assert failpoints.reached() == {POINT, "vote.before_save", "vote.after_save"}
+
+
+def test_kill_ends_the_process_at_once() -> None:
+    """Guards: a crash test dies by SIGKILL, without any cleaning up."""
+    program = (
+        "from sos import failpoints\n"
+        f"failpoints.arm('{POINT}=kill', test_mode=True)\n"
+        f"try: failpoints.hit('{POINT}')\nfinally: print('cleaned up')"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stdout == b""
+
+
+def test_pause_waits_until_its_file_is_removed(tmp_path: Path) -> None:
+    """Guards: a test can hold a node between two effects."""
+    told = tmp_path / "told"
+    failpoints.arm(f"{POINT}=pause:{told}", test_mode=True)
+    thread = threading.Thread(target=failpoints.hit, args=(POINT,))
+
+    thread.start()
+    while not told.exists():
+        assert thread.is_alive()
+    told.unlink()
+    thread.join(10)
+
+    assert not thread.is_alive()
