@@ -1,0 +1,151 @@
+"""Routes of the admin listener, in the core's loop.
+
+`/healthz`, `/readyz`, `/status` and `/metrics` tell no secret and need no proof; the listener is on loopback unless
+a person says otherwise. `/keys` needs the root secret key: the request carries an HMAC of method, path, time and
+body under it (``proof.sign``), at most five minutes old.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import socket
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol
+
+from sos.admin.http import HttpServer, Request, Response
+from sos.admin.proof import SIGNATURE_HEADER, TIME_HEADER, sign
+from sos.errors import OutcomeUnknown, Unavailable
+
+_AGE_S_MAX: Final = 300
+_PROMETHEUS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRow:
+    """An access key as it is shown: never its secret."""
+
+    access_key: str
+    root: bool
+    enabled: bool
+
+
+class Keys(Protocol):
+    """Access keys through the log. Raises: Unavailable, OutcomeUnknown."""
+
+    async def list_keys(self) -> list[KeyRow]: ...
+
+    async def create(self) -> tuple[str, str]: ...
+
+    async def revoke(self, access_key: str) -> bool: ...
+
+
+class AdminHandler(Protocol):
+    """What the routes ask of the core."""
+
+    async def is_ready(self) -> bool: ...
+
+    async def status(self) -> dict[str, Any]: ...
+
+    async def scrape(self) -> bytes: ...
+
+    def root_secret_key(self) -> str | None:
+        """None until the node belongs to a cluster."""
+
+    def access_keys(self) -> Keys | None: ...
+
+
+class AdminServer:
+    """Serves the routes on an inherited socket."""
+
+    def __init__(self, handler: AdminHandler, *, listener: socket.socket) -> None:
+        self._handler = handler
+        self._server = HttpServer(self._serve, listener=listener)
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def close(self) -> None:
+        await self._server.close()
+
+    async def _serve(self, request: Request) -> Response:
+        try:
+            return await self._route(request)
+        except Unavailable as error:
+            return _json(503, {"error": str(error)}, ("Retry-After", "1"))
+        except OutcomeUnknown as error:
+            return _json(500, {"error": f"perhaps done: {error}"})
+
+    async def _route(self, request: Request) -> Response:
+        method, path = request.method, request.path
+        if path.startswith("/keys"):
+            return await self._keys(request)
+        if method not in ("GET", "HEAD"):
+            return _json(405, {"error": "only GET"})
+        if path == "/healthz":
+            return Response(status=200, body=b"ok\n")
+        if path == "/readyz":
+            is_ready = await self._handler.is_ready()
+            if is_ready:
+                return Response(status=200, body=b"ready\n")
+            return Response(status=503, body=b"not ready\n", headers=(("Retry-After", "1"),))
+        if path == "/status":
+            return _json(200, await self._handler.status())
+        if path == "/metrics":
+            body = await self._handler.scrape()
+            return Response(status=200, body=body, content_type=_PROMETHEUS_TYPE)
+        return _json(404, {"error": "no such route"})
+
+    async def _keys(self, request: Request) -> Response:
+        if not self._is_proved(request):
+            return _json(403, {"error": "not signed with the root secret key"})
+        keys = self._handler.access_keys()
+        if keys is None:
+            raise Unavailable("the cluster is not formed yet")
+        route = (request.method, request.path)
+        if route == ("GET", "/keys"):
+            return _json(200, {"keys": [asdict(row) for row in await keys.list_keys()]})
+        if route == ("POST", "/keys"):
+            access, secret = await keys.create()
+            return _json(200, {"access_key": access, "secret_key": secret})
+        if route == ("POST", "/keys/revoke"):
+            return await self._revoke(keys, request.body)
+        return _json(404, {"error": "no such route"})
+
+    async def _revoke(self, keys: Keys, body: bytes) -> Response:
+        try:
+            access_key = json.loads(body)["access_key"]
+        except (ValueError, KeyError, TypeError):
+            access_key = None
+        if not isinstance(access_key, str):
+            return _json(400, {"error": "access_key is missing"})
+        if not await keys.revoke(access_key):
+            return _json(404, {"error": f"no such access key: {access_key}"})
+        return _json(200, {"access_key": access_key})
+
+    def _is_proved(self, request: Request) -> bool:
+        secret = self._handler.root_secret_key()
+        stamp = request.headers.get(TIME_HEADER.lower(), "")
+        proof = request.headers.get(SIGNATURE_HEADER.lower(), "")
+        if secret is None or not stamp.isascii() or not stamp.isdigit() or len(stamp) > 12:
+            return False
+        if abs(time.time() - int(stamp)) > _AGE_S_MAX:
+            return False
+        expected = sign(
+            secret,
+            method=request.method,
+            path=request.path,
+            time_s=int(stamp),
+            body=request.body,
+        )
+        return hmac.compare_digest(expected.encode(), proof.encode("utf-8", "replace"))
+
+
+def _json(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> Response:
+    return Response(
+        status=status,
+        body=json.dumps(document).encode() + b"\n",
+        content_type="application/json",
+        headers=headers,
+    )

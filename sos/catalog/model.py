@@ -1,0 +1,471 @@
+"""The words of the catalog: records, commands, results and rejections. Frozen values, no behaviour that needs I/O.
+
+Whatever varies between nodes (time, ids, random) is decided before a command is proposed and travels in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, NewType
+
+BlobId = NewType(
+    "BlobId", bytes
+)  # 16 bytes: applied index when the upload began (8, big-endian) + 8 random
+RequestId = NewType("RequestId", bytes)  # 16 bytes: gateway session (8) + counter (8, big-endian)
+AccessKeyId = NewType("AccessKeyId", str)
+NodeId = NewType(
+    "NodeId", str
+)  # "name@incarnation", incarnation = 16 hex digits; Raft counts by this
+
+
+# --- values ---------------------------------------------------------------------------------------
+class ChecksumAlgorithm(Enum):
+    """S3's checksum algorithms; the value is the header suffix."""
+
+    CRC32 = "crc32"
+    CRC32C = "crc32c"
+    CRC64NVME = "crc64nvme"
+    SHA1 = "sha1"
+    SHA256 = "sha256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checksum:
+    """A whole-object checksum (FULL_OBJECT); ``digest`` is raw, big-endian."""
+
+    algorithm: ChecksumAlgorithm
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredHeaders:
+    """Headers that are stored and returned as sent (S3 API: PutObject). ``None``: not sent.
+
+    ``user`` holds ``x-amz-meta-*`` without that prefix, names lower-case, in order of name.
+    """
+
+    content_type: str | None = None
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    expires: str | None = None
+    user: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineBody:
+    """A body of at most ``INLINE_BYTES_MAX`` bytes that travels in the command and lives in the catalog."""
+
+    blob: BlobId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobBody:
+    """A body that is durable on ``holders`` before the command is proposed."""
+
+    blob: BlobId
+    size_bytes: int
+    crc64: bytes  # CRC64NVME of the whole blob, raw
+    holders: tuple[NodeId, ...]
+
+
+Body = InlineBody | BlobBody
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRecord:
+    """The current version of a key."""
+
+    blob: BlobId | None  # None: empty object, no bytes anywhere
+    inline: bool  # True: the bytes are in the catalog, in the table of inline bodies
+    size_bytes: int
+    etag: str  # without quotes
+    md5: bytes
+    modified_ms: int
+    checksum: Checksum
+    headers: StoredHeaders
+    commit_index: int  # log index of the entry that wrote it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRecord:
+    """A bucket with its counters (kept by every write in the same transaction)."""
+
+    name: str
+    created_ms: int
+    object_count: int
+    size_bytes: int
+    bucket_id: int  # ``Position.number`` of its creation; keys of objects carry it: a re-created bucket is new
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobRecord:
+    """A counted blob. Only ``reference_count == 0`` forgets it, and then it is never named again.
+
+    ``holders`` holds every node that reported a copy, in order of name, also nodes that are no members (a learner
+    collects them before it votes; those of a removed member go with the blob). Inline blobs have no ``crc64``
+    and no holders.
+    """
+
+    blob: BlobId
+    size_bytes: int
+    crc64: bytes
+    reference_count: int
+    inline: bool
+    holders: tuple[NodeId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKeyRecord:
+    """An access key. ``root`` keys come with the formation record."""
+
+    access_key: AccessKeyId
+    secret_key: str
+    root: bool
+    enabled: bool
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One voter of the member list in force. ``address`` is HOST:PORT of the node port (Raft)."""
+
+    node: NodeId
+    name: str
+    address: str
+    blob_address: str
+    s3_address: str
+    leaving: bool = False  # counts for no blob quorum any more (protocols.md 3.6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormationRecord:
+    """What all nodes agree on before the cluster exists; the catalog's state at log index 1."""
+
+    cluster_id: bytes  # 16 bytes
+    members: tuple[Member, ...]
+    root_access_key: AccessKeyId
+    root_secret_key: str
+    token_secret: bytes  # 32 bytes; authenticates listing tokens
+    owner_id: str  # 64 hex digits: canonical id of the root account
+    region: str
+    created_ms: int
+
+
+# --- conditions -----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCondition:
+    """S3's conditions on writes and deletes (s3.md 4.3), judged in apply against the current version."""
+
+    if_none_match_any: bool = False  # If-None-Match: *
+    if_match: str | None = None  # ETag without quotes; "*" only for deletes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopySourceCondition:
+    """``x-amz-copy-source-if-*`` (s3.md 4.2). ETags without quotes, "*" allowed; times in whole seconds."""
+
+    if_match: tuple[str, ...] | None = None
+    if_none_match: tuple[str, ...] | None = None
+    if_modified_since_s: int | None = None
+    if_unmodified_since_s: int | None = None
+
+
+ALWAYS = WriteCondition()
+SOURCE_ALWAYS = CopySourceCondition()
+
+
+# --- commands -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateBucket:
+    access_key: AccessKeyId
+    bucket: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteBucket:
+    access_key: AccessKeyId
+    bucket: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutObject:
+    """Point ``key`` at a body. ``body is None``: an empty object."""
+
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    body: Body | None
+    etag: str
+    md5: bytes
+    modified_ms: int
+    checksum: Checksum
+    headers: StoredHeaders
+    condition: WriteCondition = ALWAYS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyObject:
+    """Point ``key`` at the source's blob. Apply looks the source row up: blob ids never travel here.
+
+    ``expect_commit_index``: the source version whose bytes the proposer read beforehand (to recompute a
+    checksum); apply refuses with SOURCE_CHANGED when it is not current. ``headers is None``: keep the source's.
+    ``checksum is None``: keep the source's. ``changes_something``: False when nothing in the request makes a
+    copy onto itself legal (s3.md 1.1.6: REPLACE, a storage class, a checksum algorithm, a source version, If-Match).
+    """
+
+    access_key: AccessKeyId
+    source_bucket: str
+    source_key: str
+    bucket: str
+    key: str
+    modified_ms: int
+    headers: StoredHeaders | None
+    checksum: Checksum | None
+    expect_commit_index: int | None = None
+    changes_something: bool = True
+    source_condition: CopySourceCondition = SOURCE_ALWAYS
+    condition: WriteCondition = ALWAYS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteObject:
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    condition: WriteCondition = ALWAYS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteEntry:
+    """One key of a DeleteObjects. ``version_id``: "null", None, or anything else = never issued."""
+
+    key: str
+    etag: str | None = None
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteObjects:
+    access_key: AccessKeyId
+    bucket: str
+    entries: tuple[DeleteEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportHolders:
+    """``node`` reports its own copies. Apply ignores a sequence not above the last one of this incarnation."""
+
+    node: NodeId
+    sequence: int
+    gained: tuple[BlobId, ...]
+    lost: tuple[BlobId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaiseSweepFloor:
+    """Uncommitted blobs whose id starts below ``floor_index`` may be swept, and never named any more."""
+
+    floor_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateAccessKey:
+    access_key: AccessKeyId
+    secret_key: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevokeAccessKey:
+    access_key: AccessKeyId
+
+
+Command = (
+    CreateBucket
+    | DeleteBucket
+    | PutObject
+    | CopyObject
+    | DeleteObject
+    | DeleteObjects
+    | ReportHolders
+    | RaiseSweepFloor
+    | CreateAccessKey
+    | RevokeAccessKey
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One command as it stands in a log entry, with what makes a resend harmless."""
+
+    request_id: RequestId
+    first_index: int  # the core's applied index when first proposed; resends keep it
+    command: bytes  # encoded by ``catalog.codec.encode_command``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where in the log a command stands: the entry's index and its place among the entry's operations."""
+
+    index: int
+    ordinal: int  # below 2 ** 16
+
+    @property
+    def number(self) -> int:
+        """One number per command, in log order; it fits 8 bytes for 2 ** 47 entries."""
+        return self.index << 16 | self.ordinal
+
+
+# --- results --------------------------------------------------------------------------------------
+class Rejection(Enum):
+    """The catalog refused a valid command. The value is what is stored; never reuse one."""
+
+    NO_SUCH_BUCKET = 1
+    BUCKET_ALREADY_OWNED_BY_YOU = 2
+    BUCKET_NOT_EMPTY = 3
+    NO_SUCH_KEY = 4  # If-Match on an absent key
+    PRECONDITION_FAILED_IF_MATCH = 5
+    PRECONDITION_FAILED_IF_NONE_MATCH = 6
+    NO_SUCH_SOURCE_BUCKET = 7
+    NO_SUCH_SOURCE_KEY = 8
+    SOURCE_PRECONDITION_FAILED = 9
+    SOURCE_CHANGED = 10
+    HOLDERS_TOO_FEW = 11
+    BLOB_BELOW_FLOOR = 12
+    BLOB_ALREADY_NAMED = 13
+    INVALID_ACCESS_KEY = 14
+    TOO_OLD_TO_REMEMBER = 15  # told as unknown: it may have been applied and forgotten
+    ACCESS_KEY_EXISTS = 16
+    SELF_COPY_WITHOUT_CHANGE = 17
+    UNKNOWN_COMMAND = 18  # cannot be decoded by this version
+    SOURCE_TOO_LARGE = 19
+    NO_SUCH_VERSION = 20  # one key of a DeleteObjects names a version id that was never issued
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """PutObject and CopyObject took effect."""
+
+    etag: str
+    modified_ms: int
+    checksum: Checksum
+    commit_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Took effect, nothing to tell. ``existed``: whether it changed anything that was there."""
+
+    existed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedMany:
+    """Per entry, in request order: ``None`` = deleted (or was absent), else why not."""
+
+    outcomes: tuple[Rejection | None, ...] = field(default=())
+
+
+Result = Stored | Done | DeletedMany | Rejection
+
+
+# --- what views tell ------------------------------------------------------------------------------
+class ListedObject(NamedTuple):
+    """One key of a listing. A named tuple: pages of 1,000 are built on a hot path."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified_ms: int
+    checksum_algorithm: ChecksumAlgorithm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPage:
+    """The first entries after a position, in byte order; ``last`` is the greatest of both kinds."""
+
+    objects: list[ListedObject]
+    common_prefixes: list[str]
+    last: str | None
+    truncated: bool  # True only if a further entry exists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedBlob:
+    """A blob of which a member has no copy."""
+
+    blob: BlobId
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ForgottenBlob:
+    """A blob that the entry at ``index`` forgot; nodes unlink its file."""
+
+    index: int
+    blob: BlobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberCopies:
+    """What the catalog knows of one member's copies.
+
+    The owed list holds blobs named while the node was a member: complete when ``since_index`` is the formation,
+    else only the full comparison knows what the node misses of older blobs.
+    """
+
+    node: NodeId
+    since_index: int
+    report_sequence: int  # of its last ReportHolders
+    blobs_owed: int
+    bytes_owed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberList:
+    """The member list in force in the catalog, and the log index of the entry that set it."""
+
+    index: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Totals that are kept, never counted."""
+
+    bucket_count: int
+    object_count: int
+    size_bytes: int
+    blob_count: int  # blobs in files; inline ones do not count
+    blob_bytes: int
+    forgotten_count: int
+    sweep_floor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digests:
+    """What members compare. ``chain``: over the writes of every entry, equal on all nodes at equal index.
+
+    ``record_sum``: of the records as they stand, whatever order wrote them; a scan can recompute it.
+    ``kept``: the chain at the last indexes divisible by 1,024.
+    """
+
+    applied_index: int
+    applied_term: int
+    chain: bytes
+    record_sum: int
+    kept: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyPoint:
+    """What a copy of the catalog holds."""
+
+    index: int
+    term: int
+    size_bytes: int

@@ -1,0 +1,334 @@
+"""Database values: ``checksum (8) + msgpack [tag, version, fields...]``. Pure.
+
+The checksum is the CRC64NVME of key and value, big-endian, so a record that rotted, or that stands under a wrong
+key, is never returned: ``Corruption`` names table and key. What passes its checksum is trusted to have the
+shape its writer gave it; one that has not comes from a newer version or a bug and is refused the same way.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sos.catalog.fields import (
+    ALGORITHM_NUMBERS,
+    ALGORITHMS,
+    etag_field,
+    headers_fields,
+    headers_from,
+)
+from sos.catalog.keys import describe
+from sos.catalog.model import (
+    AccessKeyId,
+    AccessKeyRecord,
+    BlobId,
+    BlobRecord,
+    BucketRecord,
+    Checksum,
+    ListedObject,
+    MemberCopies,
+    NodeId,
+    ObjectRecord,
+)
+from sos.checksum import crc64nvme
+from sos.errors import Corruption
+from sos.packing import PackingError, pack, unpack
+
+CHECKSUM_BYTES: Final = 8
+_JOINED_BYTES_MAX: Final = 1024  # copying less than this costs less than a second call
+SUM_MODULUS: Final = 1 << 128
+_U64: Final = struct.Struct(">Q")
+
+
+# --- checksums ------------------------------------------------------------------------------------
+def checksum(row_key: bytes, body: bytes) -> int:
+    """What stands before ``body`` under ``row_key``; also what the record adds to the record sum."""
+    if len(body) < _JOINED_BYTES_MAX:
+        return crc64nvme(row_key + body)
+    return crc64nvme(body, crc64nvme(row_key))
+
+
+def seal(row_key: bytes, body: bytes) -> bytes:
+    """The value to store under ``row_key``."""
+    return checksum(row_key, body).to_bytes(CHECKSUM_BYTES, "big") + body
+
+
+def unseal(row_key: bytes, value: bytes) -> bytes:
+    """The checked body of a stored value. Raises: Corruption."""
+    body = value[CHECKSUM_BYTES:]
+    if checksum(row_key, body).to_bytes(CHECKSUM_BYTES, "big") != value[:CHECKSUM_BYTES]:
+        raise Corruption(f"{describe(row_key)}: checksum does not match")
+    return body
+
+
+def record_hash(value: bytes) -> int:
+    """What a stored value adds to the record sum: its checksum, which covers key and value."""
+    number: int = _U64.unpack_from(value)[0]
+    return number
+
+
+def unseal_fields(row_key: bytes, value: bytes, tag: int, count: int) -> list[Any]:
+    """The fields after tag and version of a checked record. Raises: Corruption."""
+    body = value[CHECKSUM_BYTES:]
+    if checksum(row_key, body).to_bytes(CHECKSUM_BYTES, "big") != value[:CHECKSUM_BYTES]:
+        raise Corruption(f"{describe(row_key)}: checksum does not match")
+    try:
+        fields = unpack(body)
+    except PackingError as error:
+        raise Corruption(f"{describe(row_key)}: {error}") from error
+    if type(fields) is not list or fields[:2] != [tag, 1] or len(fields) != count + 2:
+        raise Corruption(f"{describe(row_key)}: written by another version")
+    return fields
+
+
+# --- records --------------------------------------------------------------------------------------
+def encode_bucket(record: BucketRecord) -> bytes:
+    return pack(
+        (
+            32,
+            1,
+            record.name,
+            record.created_ms,
+            record.object_count,
+            record.size_bytes,
+            record.bucket_id,
+        )
+    )
+
+
+def decode_bucket(row_key: bytes, value: bytes) -> BucketRecord:
+    _, _, name, created_ms, object_count, size_bytes, bucket_id = unseal_fields(
+        row_key, value, 32, 5
+    )
+    return BucketRecord(
+        name=name,
+        created_ms=created_ms,
+        object_count=object_count,
+        size_bytes=size_bytes,
+        bucket_id=bucket_id,
+    )
+
+
+def encode_object(record: ObjectRecord) -> bytes:
+    return pack(
+        (
+            33,
+            1,
+            record.size_bytes,
+            record.modified_ms,
+            etag_field(record.etag, record.md5),
+            record.md5,
+            ALGORITHM_NUMBERS[record.checksum.algorithm],
+            record.checksum.digest,
+            record.blob,
+            record.inline,
+            record.commit_index,
+            headers_fields(record.headers),
+        )
+    )
+
+
+def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
+    (
+        _,
+        _,
+        size_bytes,
+        modified_ms,
+        etag,
+        md5,
+        algorithm,
+        digest,
+        blob,
+        inline,
+        commit_index,
+        headers,
+    ) = unseal_fields(row_key, value, 33, 10)
+    return ObjectRecord(
+        blob=blob,
+        inline=inline,
+        size_bytes=size_bytes,
+        etag=etag or md5.hex(),
+        md5=md5,
+        modified_ms=modified_ms,
+        checksum=Checksum(algorithm=ALGORITHMS[algorithm], digest=digest),
+        headers=headers_from(headers),
+        commit_index=commit_index,
+    )
+
+
+def decode_listed(key: str, row_key: bytes, value: bytes) -> ListedObject:
+    """What a listing shows of an object's record."""
+    fields = unseal_fields(row_key, value, 33, 10)
+    return ListedObject(
+        key, fields[2], fields[4] or fields[5].hex(), fields[3], ALGORITHMS[fields[6]]
+    )
+
+
+def encode_pointer(count: int) -> bytes:
+    return pack((34, 1, count))
+
+
+def decode_pointer(row_key: bytes, value: bytes) -> int:
+    count: int = unseal_fields(row_key, value, 34, 1)[2]
+    return count
+
+
+def encode_blob(record: BlobRecord) -> bytes:
+    return pack((35, 1, record.size_bytes, record.crc64, record.reference_count, record.holders))
+
+
+def decode_blob(row_key: bytes, value: bytes) -> BlobRecord:
+    _, _, size_bytes, crc64, reference_count, holders = unseal_fields(row_key, value, 35, 4)
+    return BlobRecord(
+        blob=BlobId(row_key[-16:]),
+        size_bytes=size_bytes,
+        crc64=crc64,
+        reference_count=reference_count,
+        inline=False,
+        holders=tuple(holders),
+    )
+
+
+def encode_inline(reference_count: int, data: bytes) -> bytes:
+    """Body and count share one row: a copy rewrites at most 16 KiB, and a PUT writes one row less."""
+    return pack((36, 1, reference_count, data))
+
+
+def decode_inline(row_key: bytes, value: bytes) -> tuple[int, bytes]:
+    _, _, reference_count, data = unseal_fields(row_key, value, 36, 2)
+    return reference_count, data
+
+
+def encode_owed(size_bytes: int) -> bytes:
+    return pack((37, 1, size_bytes))
+
+
+def decode_owed(row_key: bytes, value: bytes) -> int:
+    size_bytes: int = unseal_fields(row_key, value, 37, 1)[2]
+    return size_bytes
+
+
+def encode_forgotten(size_bytes: int) -> bytes:
+    return pack((38, 1, size_bytes))
+
+
+def encode_tombstone(forgotten_index: int) -> bytes:
+    return pack((39, 1, forgotten_index))
+
+
+def decode_tombstone(row_key: bytes, value: bytes) -> int:
+    index: int = unseal_fields(row_key, value, 39, 1)[2]
+    return index
+
+
+def encode_member(record: MemberCopies) -> bytes:
+    return pack(
+        (
+            40,
+            1,
+            record.since_index,
+            record.report_sequence,
+            record.blobs_owed,
+            record.bytes_owed,
+        )
+    )
+
+
+def decode_member(node: NodeId, row_key: bytes, value: bytes) -> MemberCopies:
+    _, _, since_index, report_sequence, blobs_owed, bytes_owed = unseal_fields(
+        row_key, value, 40, 4
+    )
+    return MemberCopies(
+        node=node,
+        since_index=since_index,
+        report_sequence=report_sequence,
+        blobs_owed=blobs_owed,
+        bytes_owed=bytes_owed,
+    )
+
+
+def encode_access_key(record: AccessKeyRecord) -> bytes:
+    return pack((41, 1, record.secret_key, record.root, record.enabled, record.created_ms))
+
+
+def decode_access_key(access_key: AccessKeyId, row_key: bytes, value: bytes) -> AccessKeyRecord:
+    _, _, secret_key, root, enabled, created_ms = unseal_fields(row_key, value, 41, 4)
+    return AccessKeyRecord(
+        access_key=access_key,
+        secret_key=secret_key,
+        root=root,
+        enabled=enabled,
+        created_ms=created_ms,
+    )
+
+
+# --- meta -----------------------------------------------------------------------------------------
+@dataclass(slots=True, kw_only=True)
+class State:
+    """The row that every batch rewrites: where the catalog stands, its digests and its totals.
+
+    Not frozen: a batch counts in its own copy, dozens of times per entry.
+    """
+
+    index: int
+    term: int
+    chain: bytes
+    record_sum: int
+    sweep_floor: int
+    bucket_count: int
+    object_count: int
+    size_bytes: int
+    blob_count: int
+    blob_bytes: int
+    forgotten_count: int
+
+
+def encode_state(state: State) -> bytes:
+    return pack(
+        (
+            48,
+            1,
+            state.index,
+            state.term,
+            state.chain,
+            state.record_sum.to_bytes(16, "big"),
+            state.sweep_floor,
+            state.bucket_count,
+            state.object_count,
+            state.size_bytes,
+            state.blob_count,
+            state.blob_bytes,
+            state.forgotten_count,
+        )
+    )
+
+
+def decode_state(row_key: bytes, value: bytes) -> State:
+    _, _, index, term, chain, record_sum, floor, *counts = unseal_fields(row_key, value, 48, 11)
+    bucket_count, object_count, size_bytes, blob_count, blob_bytes, forgotten_count = counts
+    return State(
+        index=index,
+        term=term,
+        chain=chain,
+        record_sum=int.from_bytes(record_sum, "big"),
+        sweep_floor=floor,
+        bucket_count=bucket_count,
+        object_count=object_count,
+        size_bytes=size_bytes,
+        blob_count=blob_count,
+        blob_bytes=blob_bytes,
+        forgotten_count=forgotten_count,
+    )
+
+
+def encode_number_and_bytes(number: int, data: bytes) -> bytes:
+    """A number and opaque bytes: stored results, member lists, chain digests."""
+    return _U64.pack(number) + data
+
+
+def decode_number_and_bytes(row_key: bytes, value: bytes) -> tuple[int, bytes]:
+    body = unseal(row_key, value)
+    if len(body) < 8:
+        raise Corruption(f"{describe(row_key)}: too short")
+    return _U64.unpack_from(body)[0], body[8:]

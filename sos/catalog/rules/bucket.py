@@ -1,0 +1,59 @@
+"""Rules of buckets. Pure."""
+
+from __future__ import annotations
+
+from sos.catalog.model import (
+    BucketRecord,
+    CreateBucket,
+    DeleteBucket,
+    Done,
+    Position,
+    Rejection,
+)
+from sos.catalog.rules.key import is_valid
+from sos.catalog.rules.view import CatalogView, Decision, PutBucket, RemoveBucket
+
+
+def decide_create_bucket(view: CatalogView, command: CreateBucket, position: Position) -> Decision:
+    """A new, empty bucket; what an existing one of the same owner answers is the handler's (s3.md 1.1.2)."""
+    if not is_valid(view, command.access_key):
+        return Decision(Rejection.INVALID_ACCESS_KEY)
+    if view.bucket(command.bucket) is not None:
+        return Decision(Rejection.BUCKET_ALREADY_OWNED_BY_YOU)
+    record = BucketRecord(
+        name=command.bucket,
+        created_ms=command.created_ms,
+        object_count=0,
+        size_bytes=0,
+        bucket_id=position.number,
+    )
+    return Decision(Done(existed=False), [PutBucket(record)])
+
+
+def decide_delete_bucket(view: CatalogView, command: DeleteBucket, position: Position) -> Decision:
+    """Any object blocks it (S3 API: DeleteBucket)."""
+    if not is_valid(view, command.access_key):
+        return Decision(Rejection.INVALID_ACCESS_KEY)
+    bucket = view.bucket(command.bucket)
+    if bucket is None:
+        return Decision(Rejection.NO_SUCH_BUCKET)
+    if bucket.object_count:
+        return Decision(Rejection.BUCKET_NOT_EMPTY)
+    return Decision(Done(), [RemoveBucket(command.bucket)])
+
+
+def recounted(bucket: BucketRecord, objects: int, size_bytes: int) -> PutBucket:
+    """The bucket with its counters changed by these differences."""
+    object_count = bucket.object_count + objects
+    bytes_now = bucket.size_bytes + size_bytes
+    assert object_count >= 0, "a bucket counts fewer than no objects"
+    assert bytes_now >= 0, "a bucket counts fewer than no bytes"
+    return PutBucket(
+        BucketRecord(
+            name=bucket.name,
+            created_ms=bucket.created_ms,
+            object_count=object_count,
+            size_bytes=bytes_now,
+            bucket_id=bucket.bucket_id,
+        )
+    )

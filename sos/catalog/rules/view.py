@@ -1,0 +1,173 @@
+"""What the rules see and what they may write. Pure.
+
+``CatalogView`` is point lookups only, so that one set of rules runs against the database inside a batch, against
+a read view before proposing, and against dictionaries in tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sos.catalog.model import (
+    AccessKeyId,
+    AccessKeyRecord,
+    BlobId,
+    BlobRecord,
+    BucketRecord,
+    Member,
+    NodeId,
+    ObjectRecord,
+    Result,
+)
+
+
+class CatalogView(Protocol):
+    """The catalog at one log position."""
+
+    def bucket(self, name: str) -> BucketRecord | None: ...
+
+    def object(self, bucket_id: int, key: str) -> ObjectRecord | None: ...
+
+    def blob(self, blob: BlobId) -> BlobRecord | None:
+        """A counted blob of either kind."""
+        ...
+
+    def was_forgotten(self, blob: BlobId) -> bool:
+        """Whether a blob that lay in files was forgotten; known as long as the sweep floor lies below its id."""
+        ...
+
+    def access_key(self, access_key: AccessKeyId) -> AccessKeyRecord | None: ...
+
+    def members(self) -> tuple[Member, ...]:
+        """The voters of the list in force at this position."""
+        ...
+
+    def report_sequence(self, node: NodeId) -> int:
+        """Of the node's last accepted report; 0 before the first."""
+        ...
+
+    def sweep_floor(self) -> int: ...
+
+
+# --- writes ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PutBucket:
+    record: BucketRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBucket:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutObjectRow:
+    bucket_id: int
+    key: str
+    record: ObjectRecord
+    replaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveObjectRow:
+    bucket_id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddInline:
+    """A new body with one reference."""
+
+    blob: BlobId
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SetInlineCount:
+    blob: BlobId
+    reference_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInline:
+    blob: BlobId
+
+
+@dataclass(frozen=True, slots=True)
+class AddBlob:
+    record: BlobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceBlob:
+    """New count or holders of a blob in files."""
+
+    record: BlobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetBlob:
+    """The last reference went: the row goes, nodes may unlink the file, the id is never named again."""
+
+    record: BlobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class AddOwed:
+    """``node`` has no copy; no change if that was known."""
+
+    node: NodeId
+    blob: BlobId
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOwed:
+    """``node`` owes nothing of ``blob``; no change if it did not."""
+
+    node: NodeId
+    blob: BlobId
+
+
+@dataclass(frozen=True, slots=True)
+class SetReportSequence:
+    node: NodeId
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetSweepFloor:
+    floor_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutAccessKey:
+    record: AccessKeyRecord
+
+
+Write = (
+    PutBucket
+    | RemoveBucket
+    | PutObjectRow
+    | RemoveObjectRow
+    | AddInline
+    | SetInlineCount
+    | RemoveInline
+    | AddBlob
+    | ReplaceBlob
+    | ForgetBlob
+    | AddOwed
+    | RemoveOwed
+    | SetReportSequence
+    | SetSweepFloor
+    | PutAccessKey
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The result of a command and what it writes, in this order. A refusal writes nothing."""
+
+    result: Result
+    writes: tuple[Write, ...] | list[Write] = ()

@@ -1,0 +1,565 @@
+"""The node's configuration: defaults < TOML file < ``SOS_*`` environment < flags, checked as a whole.
+
+The only module that reads the environment. Every problem is reported at once, with its source. Only
+the composition roots see the whole ``Config``; parts receive their own slice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sos.errors import StartRefused
+from sos.limits import JOURNAL_KEPT_BYTES_MIN, ORPHAN_AGE_S_MIN
+
+NAME_PATTERN: Final = re.compile(r"[a-z0-9-]{1,32}\Z")
+# Outgoing connections take ports from here; a listener among them fails to bind now and then.
+EPHEMERAL_PORTS: Final = range(32768, 60999 + 1)
+NODE_PORT_DEFAULT: Final = 9300
+CLUSTER_KEY_CHARS_MIN: Final = 16
+ACCESS_KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9_.+=@-]{3,128}\Z")
+SECRET_KEY_CHARS_MIN: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """HOST:PORT; IPv6 hosts are written in brackets and kept without."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """One entry of the seed list: a first member and its node-to-node address."""
+
+    name: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """Who this node is and where its parts listen."""
+
+    data: str
+    name: str
+    seeds: tuple[Seed, ...]  # a cluster of one: just this node
+    address: Address  # what other nodes dial: its entry in the seed list
+    listen: Address
+    blob_listen: Address
+    gateways: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Config:
+    """The S3 listener. ``domain``: buckets are also served as BUCKET.domain; empty: path style only."""
+
+    listen: Address
+    region: str
+    domain: str
+    tls_cert: str
+    tls_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminConfig:
+    listen: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """Never printed, never on a command line, never in a child's environment."""
+
+    root_access_key: str = field(default="", repr=False)
+    root_secret_key: str = field(default="", repr=False)
+    cluster_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """Dial another address than the listed one: how tests cut a link between two nodes."""
+
+    name: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestConfig:
+    """Seams for tests; everything but the default needs ``SOS_TEST_MODE=1``."""
+
+    __test__ = False  # pytest collects classes of this name
+
+    enabled: bool = False
+    dial: tuple[Override, ...] = ()
+    blob_dial: tuple[Override, ...] = ()
+    orphan_age_s: float = ORPHAN_AGE_S_MIN
+    sweep_period_s: float = 60.0
+    unlink_delay_s: float = 10.0
+    journal_kept_bytes: int = JOURNAL_KEPT_BYTES_MIN
+    journal_segment_bytes: int = 64 * 1024 * 1024
+    disk_reserve_bytes: int = 512 * 1024 * 1024
+    failpoints: str = ""  # armed crash points; see failpoints.py
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The effective configuration of one node."""
+
+    node: NodeConfig
+    s3: S3Config
+    admin: AdminConfig
+    secrets: Secrets
+    log: LogConfig
+    test: TestConfig
+
+
+class ConfigProblems(StartRefused):
+    """Everything that is wrong with a configuration; ``problems`` has one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+# --- the settings, each under its three names -----------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting: ``key`` in the TOML file (section.name), SOS_NAME in the environment, a flag."""
+
+    key: str
+    flag: str  # without leading dashes
+    parse: Callable[[str], Any]
+    default: Any
+    is_secret: bool = False
+    is_test: bool = False
+
+    @property
+    def env(self) -> str:
+        return "SOS_" + self.flag.upper().replace("-", "_").replace(".", "_")
+
+
+def parse_address(text: str) -> Address:
+    """Raises: ValueError that says what is wrong."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 host stands in brackets: [::1]:9000")
+    if (
+        not colon
+        or not host
+        or not port.isascii()
+        or not port.isdigit()
+        or not 0 < int(port) < 65536
+    ):
+        raise ValueError("expected HOST:PORT with a port from 1 to 65535")
+    return Address(host=host, port=int(port))
+
+
+def parse_seeds(text: str) -> tuple[Seed, ...]:
+    """Raises: ValueError that says what is wrong."""
+    seeds = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, address = item.partition("=")
+        if not equals or not NAME_PATTERN.match(name):
+            raise ValueError(f"{item!r} is not NAME=HOST:PORT (names: a-z, 0-9 and -, at most 32)")
+        try:
+            seeds.append(Seed(name=name, address=parse_address(address)))
+        except ValueError as error:
+            raise ValueError(f"{item!r}: {error}") from error
+    return tuple(seeds)
+
+
+def _parse_name(text: str) -> str:
+    if not NAME_PATTERN.match(text):
+        raise ValueError("a node name has 1 to 32 characters of a-z, 0-9 and -")
+    return text
+
+
+def _parse_gateways(text: str) -> int:
+    count = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= count <= 64:
+        raise ValueError("expected a number from 1 to 64")
+    return count
+
+
+def _parse_level(text: str) -> str:
+    if text not in ("debug", "info", "warning", "error"):
+        raise ValueError("expected debug, info, warning or error")
+    return text
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() not in ("0", "1", "true", "false"):
+        raise ValueError("expected 0 or 1")
+    return text.lower() in ("1", "true")
+
+
+def _parse_size(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise ValueError("expected a number of bytes")
+    return int(text)
+
+
+def _parse_seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e9:
+        raise ValueError("expected a number of seconds")
+    return seconds
+
+
+def _parse_overrides(text: str) -> tuple[Override, ...]:
+    return tuple(Override(name=seed.name, address=seed.address) for seed in parse_seeds(text))
+
+
+def _setting(
+    key: str, flag: str, parse: Callable[[str], Any], default: object, **more: bool
+) -> Setting:
+    return Setting(key=key, flag=flag, parse=parse, default=default, **more)
+
+
+_TEST_DEFAULTS: Final = TestConfig()
+SETTINGS: Final = (
+    _setting("node.data", "data", str, ""),
+    _setting("node.name", "name", _parse_name, ""),
+    _setting("node.seeds", "seeds", parse_seeds, ()),
+    _setting("node.listen", "listen", parse_address, None),
+    _setting("node.blob_listen", "blob-listen", parse_address, None),
+    _setting("node.gateways", "gateways", _parse_gateways, None),
+    _setting("s3.listen", "s3", parse_address, Address(host="127.0.0.1", port=9000)),
+    _setting("s3.region", "region", str, "us-east-1"),
+    _setting("s3.domain", "s3-domain", str, ""),
+    _setting("s3.tls_cert", "s3-tls-cert", str, ""),
+    _setting("s3.tls_key", "s3-tls-key", str, ""),
+    _setting("admin.listen", "admin", parse_address, Address(host="127.0.0.1", port=9400)),
+    _setting("secrets.root_access_key", "root-access-key", str, "", is_secret=True),
+    _setting("secrets.root_secret_key", "root-secret-key", str, "", is_secret=True),
+    _setting("secrets.cluster_key", "cluster-key", str, "", is_secret=True),
+    _setting("secrets.cluster_key_file", "cluster-key-file", str, ""),
+    _setting("log.level", "log-level", _parse_level, "info"),
+    _setting("test.enabled", "test-mode", _parse_bool, False),
+    _setting("test.dial", "dial", _parse_overrides, (), is_test=True),
+    _setting("test.blob_dial", "blob-dial", _parse_overrides, (), is_test=True),
+    _setting("test.failpoints", "failpoints", str, "", is_test=True),
+    *(
+        _setting(f"test.{name}", f"test-{name.replace('_', '-')}", parse, default, is_test=True)
+        for name, parse, default in (
+            ("orphan_age_s", _parse_seconds, _TEST_DEFAULTS.orphan_age_s),
+            ("sweep_period_s", _parse_seconds, _TEST_DEFAULTS.sweep_period_s),
+            ("unlink_delay_s", _parse_seconds, _TEST_DEFAULTS.unlink_delay_s),
+            ("journal_kept_bytes", _parse_size, _TEST_DEFAULTS.journal_kept_bytes),
+            ("journal_segment_bytes", _parse_size, _TEST_DEFAULTS.journal_segment_bytes),
+            ("disk_reserve_bytes", _parse_size, _TEST_DEFAULTS.disk_reserve_bytes),
+        )
+    ),
+)
+_BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
+_BY_ENV: Final = {setting.env: setting for setting in SETTINGS}
+_SECRET_FLAGS: Final = frozenset(setting.flag for setting in SETTINGS if setting.is_secret)
+# Of other parts of SOS (tests, failpoints), or what Kubernetes sets for a service called "sos".
+_FOREIGN_ENV: Final = ("SOS_SIM_", "SOS_TEST_", "SOS_SERVICE_", "SOS_PORT")
+
+
+# --- loading --------------------------------------------------------------------------------------
+def load(
+    flags: Mapping[str, str],
+    *,
+    file: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    cores: int | None = None,
+) -> Config:
+    """The effective configuration; ``flags`` by flag name, only those that were given.
+
+    Raises: ConfigProblems with every problem found.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {setting.key: setting.default for setting in SETTINGS}
+    problems: list[str] = []
+    if file is None:
+        file = environment.get("SOS_CONFIG")
+    if file:
+        _read_file(file, values, problems)
+    for name in sorted(environment):
+        if name in _BY_ENV:
+            _parse_into(values, problems, _BY_ENV[name], environment[name], f"environment {name}")
+        elif name.startswith("SOS_") and name != "SOS_CONFIG" and not name.startswith(_FOREIGN_ENV):
+            problems.append(f"environment {name}: no such setting")
+    for flag, text in flags.items():
+        setting = next(setting for setting in SETTINGS if setting.flag == flag)
+        assert flag not in _SECRET_FLAGS
+        _parse_into(values, problems, setting, text, f"--{flag}")
+    config = _assemble(values, problems, cores=cores or os.cpu_count() or 1)
+    if problems or config is None:
+        raise ConfigProblems(problems)
+    return config
+
+
+def _read_file(path: str, values: dict[str, Any], problems: list[str]) -> None:
+    try:
+        with open(path, "rb") as stream:
+            document = tomllib.load(stream)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        problems.append(f"config file {path}: cannot be read: {reason}")
+        return
+    for section, rows in document.items():
+        if not isinstance(rows, dict):
+            problems.append(f"config file {path}: {section}: no such setting")
+            continue
+        for name, value in rows.items():
+            key = f"{section}.{name}"
+            if key not in _BY_KEY:
+                problems.append(f"config file {path}: {key}: no such setting")
+            else:
+                _parse_into(
+                    values, problems, _BY_KEY[key], _text(value), f"config file {path}: {key}"
+                )
+
+
+def _text(value: object) -> str:
+    """A TOML value as a flag would spell it: lists join with commas, tables are NAME=VALUE."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, list):
+        return ",".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}={_text(item)}" for name, item in value.items())
+    return str(value)
+
+
+def _parse_into(
+    values: dict[str, Any], problems: list[str], setting: Setting, text: str, source: str
+) -> None:
+    try:
+        values[setting.key] = setting.parse(text)
+    except ValueError as error:
+        shown = "" if setting.is_secret else f" {text!r}"
+        problems.append(f"{source}{shown}: {error}")
+
+
+def _assemble(values: dict[str, Any], problems: list[str], *, cores: int) -> Config | None:
+    """Check what depends on more than one setting and build the value."""
+    node = _assemble_node(values, problems, cores=cores)
+    secrets = _assemble_secrets(values, problems, seeds=node.seeds if node else ())
+    if bool(values["s3.tls_cert"]) != bool(values["s3.tls_key"]):
+        problems.append("--s3-tls-cert and --s3-tls-key: give both or none")
+    problems.extend(
+        f"--{_BY_KEY[key].flag} {values[key]!r}: the file cannot be read"
+        for key in ("s3.tls_cert", "s3.tls_key")
+        if values[key] and not os.access(values[key], os.R_OK)
+    )
+    if not values["test.enabled"]:
+        problems.extend(
+            f"{setting.key}: for tests only, needs SOS_TEST_MODE=1"
+            for setting in SETTINGS
+            if setting.is_test and values[setting.key] != setting.default
+        )
+    if node is not None:
+        _check_ports(node, values["s3.listen"], values["admin.listen"], problems)
+    if problems or node is None or secrets is None:
+        return None
+    test_fields = (f.name for f in dataclasses.fields(TestConfig))
+    return Config(
+        node=node,
+        s3=S3Config(
+            listen=values["s3.listen"],
+            region=values["s3.region"],
+            domain=values["s3.domain"].lower(),
+            tls_cert=values["s3.tls_cert"],
+            tls_key=values["s3.tls_key"],
+        ),
+        admin=AdminConfig(listen=values["admin.listen"]),
+        secrets=secrets,
+        log=LogConfig(level=values["log.level"]),
+        test=TestConfig(**{name: values[f"test.{name}"] for name in test_fields}),
+    )
+
+
+def _assemble_node(values: dict[str, Any], problems: list[str], *, cores: int) -> NodeConfig | None:
+    before = len(problems)
+    name, seeds = values["node.name"], values["node.seeds"]
+    if not values["node.data"]:
+        problems.append("--data is missing: say where this node keeps its files")
+    if not name:
+        problems.append("--name is missing: say which node this is, for example --name n1")
+    _check_seeds(name, seeds, problems)
+    if len(problems) > before:
+        return None
+    listen: Address | None = values["node.listen"]
+    if not seeds:
+        own = listen or Address(host="127.0.0.1", port=NODE_PORT_DEFAULT)
+        seeds = (Seed(name=name, address=own),)
+    address = next(seed.address for seed in seeds if seed.name == name)
+    listen = listen or address
+    blob_listen = values["node.blob_listen"] or Address(host=listen.host, port=listen.port + 1)
+    return NodeConfig(
+        data=os.path.abspath(values["node.data"]),
+        name=name,
+        seeds=seeds,
+        address=address,
+        listen=listen,
+        blob_listen=blob_listen,
+        gateways=values["node.gateways"] or min(cores, 4),
+    )
+
+
+def _check_seeds(name: str, seeds: tuple[Seed, ...], problems: list[str]) -> None:
+    names = [seed.name for seed in seeds]
+    problems.extend(
+        f"--seeds names {twice!r} twice: every node has a name of its own"
+        for twice in sorted({item for item in names if names.count(item) > 1})
+    )
+    addresses = [str(seed.address) for seed in seeds]
+    problems.extend(
+        f"--seeds has the address {twice} twice: every node has an address of its own"
+        for twice in sorted({item for item in addresses if addresses.count(item) > 1})
+    )
+    if seeds and name and name not in names:
+        problems.append(
+            f"--seeds does not name this node: {name!r} is not among {', '.join(names)}"
+        )
+
+
+def _check_ports(node: NodeConfig, s3: Address, admin: Address, problems: list[str]) -> None:
+    problems.extend(
+        f"node address {seed.address} of {seed.name}: node ports lie outside "
+        "32768-60999, where outgoing connections take theirs"
+        for seed in node.seeds
+        if seed.address.port in EPHEMERAL_PORTS
+    )
+    own = {"--listen": node.listen, "--blob-listen": node.blob_listen}
+    for flag, address in own.items():
+        if not 0 < address.port < 65536:
+            problems.append(f"{flag} {address}: no such port")
+        if address.port in EPHEMERAL_PORTS and address != node.address:
+            problems.append(
+                f"{flag} {address}: node ports lie outside 32768-60999, "
+                "where outgoing connections take theirs"
+            )
+    used: dict[Address, str] = {}
+    for flag, address in {**own, "--s3": s3, "--admin": admin}.items():
+        if address in used:
+            problems.append(f"{used[address]} and {flag} are both {address}: choose another port")
+        used[address] = flag
+
+
+def _assemble_secrets(
+    values: dict[str, Any], problems: list[str], *, seeds: tuple[Seed, ...]
+) -> Secrets | None:
+    before = len(problems)
+    access, secret = values["secrets.root_access_key"], values["secrets.root_secret_key"]
+    if bool(access) != bool(secret):
+        problems.append("SOS_ROOT_ACCESS_KEY and SOS_ROOT_SECRET_KEY: give both or none")
+    if access and not ACCESS_KEY_PATTERN.match(access):
+        problems.append("SOS_ROOT_ACCESS_KEY: 3 to 128 characters of A-Z a-z 0-9 _ . + = @ -")
+    if secret and (
+        len(secret) < SECRET_KEY_CHARS_MIN or not secret.isprintable() or not secret.isascii()
+    ):
+        problems.append(
+            f"SOS_ROOT_SECRET_KEY: at least {SECRET_KEY_CHARS_MIN} printable characters"
+        )
+    key, path = values["secrets.cluster_key"], values["secrets.cluster_key_file"]
+    if key and path:
+        problems.append("SOS_CLUSTER_KEY and --cluster-key-file: give one of them")
+    elif path:
+        key = _read_cluster_key(path, problems)
+    if key and len(key) < CLUSTER_KEY_CHARS_MIN:
+        problems.append(f"the cluster key has at least {CLUSTER_KEY_CHARS_MIN} characters")
+    if not key and not path and len(seeds) > 1:
+        problems.append(
+            "the cluster key is missing: set SOS_CLUSTER_KEY or --cluster-key-file "
+            "to the same secret on every node (for example: openssl rand -hex 32)"
+        )
+    if len(problems) > before:
+        return None
+    return Secrets(root_access_key=access, root_secret_key=secret, cluster_key=key)
+
+
+def _read_cluster_key(path: str, problems: list[str]) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            key = stream.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        problems.append(f"--cluster-key-file {path}: cannot be read: {reason}")
+        return ""
+    if not key:
+        problems.append(f"--cluster-key-file {path}: the file is empty")
+    return key
+
+
+# --- showing and handing down ---------------------------------------------------------------------
+def describe(config: Config) -> str:
+    """The effective configuration as TOML, secrets only as set or not."""
+    shown: dict[str, list[str]] = {}
+    for section in ("node", "s3", "admin", "log"):
+        part = getattr(config, section)
+        shown[section] = [
+            f"{f.name} = {_toml(getattr(part, f.name))}" for f in dataclasses.fields(part)
+        ]
+    shown["secrets"] = [
+        f"# {f.name}: {'set' if getattr(config.secrets, f.name) else 'not set'}"
+        for f in dataclasses.fields(config.secrets)
+    ]
+    if config.test.enabled:
+        shown["test"] = [
+            f"{f.name} = {_toml(getattr(config.test, f.name))}"
+            for f in dataclasses.fields(config.test)
+        ]
+    return "\n\n".join(f"[{section}]\n" + "\n".join(rows) for section, rows in shown.items())
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, tuple):
+        return '"' + ",".join(f"{item.name}={item.address}" for item in value) + '"'
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Plain values for a child process, secrets included: never written to a file or a log."""
+    return dataclasses.asdict(config)
+
+
+def from_plain(plain: Mapping[str, Any]) -> Config:
+    """The value that ``to_plain`` took apart (lists instead of tuples are fine)."""
+    node = plain["node"]
+    test = dict(plain["test"])
+    for name in ("dial", "blob_dial"):
+        test[name] = tuple(
+            Override(name=row["name"], address=Address(**row["address"])) for row in test[name]
+        )
+    return Config(
+        node=NodeConfig(
+            data=node["data"],
+            name=node["name"],
+            seeds=tuple(
+                Seed(name=row["name"], address=Address(**row["address"])) for row in node["seeds"]
+            ),
+            address=Address(**node["address"]),
+            listen=Address(**node["listen"]),
+            blob_listen=Address(**node["blob_listen"]),
+            gateways=node["gateways"],
+        ),
+        s3=S3Config(**{**plain["s3"], "listen": Address(**plain["s3"]["listen"])}),
+        admin=AdminConfig(listen=Address(**plain["admin"]["listen"])),
+        secrets=Secrets(**plain["secrets"]),
+        log=LogConfig(**plain["log"]),
+        test=TestConfig(**test),
+    )

@@ -1,0 +1,49 @@
+"""`python -m sos.core FD`: a node's core, started by `sos serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import uvloop
+
+from sos import failpoints
+from sos.clock import SystemClock, SystemIds
+from sos.core import start
+from sos.core.process import CoreProcess
+from sos.disk import SystemDisk
+from sos.errors import FatalStop, StartRefused
+from sos.inherit import Inheritance, receive
+from sos.telemetry import log
+
+
+def main() -> int:
+    """Run until SIGTERM; the exit code."""
+    inheritance = receive(sys.argv[1:])
+    config = inheritance.config
+    os.umask(0o077)
+    log.configure(level=config.log.level, node=config.node.name, process="core")
+    try:
+        failpoints.arm(config.test.failpoints, test_mode=config.test.enabled)
+        opened = start.open_directory(config, disk=SystemDisk(), ids=SystemIds())
+        log.configure(level=config.log.level, node=opened.directory.identity.node, process="core")
+        if start.has_catalog(opened.directory):
+            start.probe_catalog(opened.directory)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(inheritance, opened))
+    except StartRefused as error:
+        sys.stderr.write(f"sos: {error}\n")
+        return error.exit_code
+    except FatalStop as error:
+        log.error("core.fatal", why=str(error), exit_code=error.exit_code)
+        return error.exit_code
+
+
+async def _run(inheritance: Inheritance, opened: start.OpenDirectory) -> int:
+    clock, ids, disk = SystemClock(), SystemIds(), SystemDisk()
+    return await CoreProcess(inheritance, opened, clock=clock, ids=ids, disk=disk).run()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,453 @@
+"""A formed node: Raft over the catalog, driven from the loop, with all that hangs on its turns."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from sos import __version__
+from sos.catalog.codec import decode_formation
+from sos.catalog.model import BlobId, Command, FormationRecord, NodeId, RaiseSweepFloor, Result
+from sos.catalog.store import CatalogStore
+from sos.clock import Clock, IdSource
+from sos.config import Config
+from sos.core import messages
+from sos.core.barriers import Barriers
+from sos.core.catchup import CatchUp, MemberView
+from sos.core.disk_watch import DiskWatch
+from sos.core.floor import FloorSamples
+from sos.core.gossip import REPORT_S, Peers, check_digests
+from sos.core.holders import HolderReports
+from sos.core.jobs import Jobs
+from sos.core.log_holds import LogHolds
+from sos.core.members import member_states, to_raft_list
+from sos.core.messages import AppKind, AppRefused, NodeReport
+from sos.core.proposer import OwnProposals, Proposer, RemoteOrigin, Row
+from sos.core.snapshots import SnapshotFetch, decode_point, encode_point
+from sos.errors import FatalStop, OutcomeUnknown, Unavailable
+from sos.limits import COMMIT_S_MAX
+from sos.link.protocol import Answer, Barrier, NodeState
+from sos.link.server import Connection, LinkServer
+from sos.packing import PackingError
+from sos.raft.api import RaftSettings
+from sos.raft.identity import Formed, Identity
+from sos.raft.journal import FileJournal
+from sos.raft.node import RaftNode
+from sos.raft.transport import NodeTransport
+from sos.telemetry import log
+
+_TICK_S: Final = 0.02
+_SECOND_S: Final = 1.0
+_CAUGHT_UP_ENTRIES: Final = 2000  # behind the commit index: a moment of writes, not a backlog
+_OLD_GENERATION_S: Final = 30.0  # gateways change to a new generation with their next view
+
+
+class Member:
+    """Everything of a core that exists once the node belongs to a cluster. Belongs to one loop."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        identity: Identity,
+        journal: FileJournal,
+        store: CatalogStore,
+        transport: NodeTransport,
+        link: LinkServer,
+        clock: Clock,
+        ids: IdSource,
+        stop: Callable[[BaseException], None],
+    ) -> None:
+        assert isinstance(identity.formation, Formed)
+        self.record: FormationRecord = decode_formation(identity.formation.record)
+        self.node = identity.node
+        self.store = store
+        self._config = config
+        self._clock = clock
+        self._transport = transport
+        self._link = link
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        boundary = store.boundary()
+        self.raft = RaftNode(
+            self_id=self.node,
+            members=to_raft_list(store.members().members),
+            journal=journal,
+            machine=store,
+            links=transport,
+            clock=clock,
+            ids=ids,
+            settings=RaftSettings(),
+            installed_at=None if boundary is None else decode_point(boundary),
+        )
+        self.raft.wake = self._schedule_tick
+        self.raft.on_app = self._on_app
+        self.proposer = Proposer(self.raft, clock=clock)
+        self.barriers = Barriers(self.raft)
+        self.own = OwnProposals(
+            self.proposer,
+            clock=clock,
+            session=ids.random_bytes(8),
+            applied=lambda: self.raft.applied_index,
+        )
+        self.holders = HolderReports(self.own.propose, node=self.node, boot=identity.boot)
+        self.jobs = Jobs(link)
+        self.catch_up = CatchUp(clock=clock, start_job=self.jobs.start, cancel_job=self.jobs.cancel)
+        self.peers = Peers(clock=clock)
+        self.disk = DiskWatch(config.node.data, reserve_bytes=config.test.disk_reserve_bytes)
+        self.snapshots = SnapshotFetch(raft=self.raft, store=store, start_job=self.jobs.start)
+        self.snapshots.installed = self._on_installed
+        self._log_holds = LogHolds(raft=self.raft, store=store, clock=clock)
+        self.raft.on_need_snapshot = lambda peer, index: self.snapshots.need(NodeId(peer), index)
+        self._floor = FloorSamples(clock=clock, age_s=config.test.orphan_age_s)
+        self._floor_task: asyncio.Task[None] | None = None
+        self._origins: dict[NodeId, RemoteOrigin] = {}
+        self._digests: dict[int, bytes] = {}
+        self._is_tick_due = False
+        self._is_closed = False
+        self._is_leader = False
+        self._leader: str | None = None
+        self._pushed = NodeState()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._handed_over = asyncio.Event()
+        self.ticks = 0
+
+    # --- life -------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Take part: dial the members, tick, tell the gateways."""
+        self.disk.look()
+        self._dial()
+        self._transport.set_raft_handler(self)
+        self._every(_TICK_S, self._tick)
+        self._every(REPORT_S, self._report)
+        self._every(_SECOND_S, self._each_second)
+        self._every(self._config.test.sweep_period_s, self._sample_floor)
+        self.push_state()
+
+    def _every(self, seconds: float, action: Callable[[], None]) -> None:
+        slot = len(self._timers)
+
+        def run() -> None:
+            self._timers[slot] = self._loop.call_later(seconds, run)
+            action()
+
+        self._timers.append(self._loop.call_later(seconds, run))
+
+    async def drain(self, deadline_s: float) -> None:
+        """Hand the leadership over, if somebody can take it."""
+        self._handed_over.clear()
+        if not self.raft.transfer_leadership():
+            return
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._handed_over.wait()
+        except TimeoutError:
+            log.warning("core.drain.still_leader")
+
+    def quiesce(self) -> None:
+        """Turn no more: what still arrives finds nobody."""
+        self._is_closed = True
+        for timer in self._timers:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Answer everybody who waits; close journal and catalog. After ``quiesce``."""
+        self.proposer.refuse_waiting()
+        self.raft.close()
+        self.store.close()
+
+    # --- turns ------------------------------------------------------------------------------------
+    def _schedule_tick(self) -> None:
+        if not self._is_tick_due:
+            self._is_tick_due = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._is_tick_due = False
+        if self._is_closed:
+            return
+        self.ticks += 1
+        try:
+            self.raft.tick()
+        except FatalStop as error:
+            self._stop(error)
+            return
+        self._link.applied_index = self.raft.applied_index
+        self.barriers.release()
+        leader = self.raft.leader
+        if leader != self._leader or self.raft.is_leader != self._is_leader:
+            self._leader_changed(leader)
+
+    def _leader_changed(self, leader: str | None) -> None:
+        self._leader = leader
+        self.proposer.give_up(lambda old: old != leader)
+        if self._is_leader != self.raft.is_leader:
+            self._is_leader = self.raft.is_leader
+            if not self._is_leader:
+                self._handed_over.set()
+                self.proposer.refuse_waiting()
+            self.catch_up.reset()
+        log.info("core.leader", leader=leader, term=self.raft.term, self_leads=self._is_leader)
+        self.push_state()
+
+    # --- what the transport calls -----------------------------------------------------------------
+    def on_connected(self, peer: str) -> None:
+        if self._is_closed:
+            return
+        self.raft.on_connected(peer)
+        self.push_state()
+
+    def on_disconnected(self, peer: str) -> None:
+        if self._is_closed:
+            return
+        self.raft.on_disconnected(peer)
+        self.peers.forget(NodeId(peer))
+        self.proposer.give_up(lambda leader: leader == peer)
+        self.push_state()
+
+    def on_frame(self, peer: str, frame: bytes) -> None:
+        """Raises: MessageRefused (the transport closes that connection)."""
+        if self._is_closed:
+            return
+        try:
+            self.raft.on_frame(peer, frame)
+        except FatalStop as error:
+            self._stop(error)
+            return
+        self._schedule_tick()
+
+    def _on_app(self, peer: str, payload: bytes) -> None:
+        try:
+            kind, fields = messages.decode_app(payload)
+            self._take_app(NodeId(peer), kind, fields)
+        except (AppRefused, PackingError) as error:
+            log.warning("core.message.refused", peer=peer, why=str(error))
+
+    def _take_app(self, peer: NodeId, kind: AppKind, fields: list[Any]) -> None:
+        if kind is AppKind.PROPOSALS:
+            self.proposer.enqueue(
+                messages.check_rows(fields[0], middle_max=1 << 62), self._origin(peer)
+            )
+        elif kind is AppKind.ANSWERS:
+            rows = messages.check_rows(fields[0], middle_max=max(Answer))
+            self.proposer.take_answers(peer, rows)
+        elif kind is AppKind.REPORT:
+            report = messages.check_report(fields)
+            self.peers.take_report(peer, report)
+            if peer == self.raft.leader:
+                check_digests(self._digests, peer, report)
+        elif kind is AppKind.TABLE:
+            if type(fields[0]) is dict:
+                self.peers.take_table(peer, fields[0])
+        elif kind is AppKind.POINT_QUESTION:
+            index = fields[0]
+            point = self.raft.snapshot_point(index) if type(index) is int and index > 1 else None
+            data = b"" if point is None else encode_point(point)
+            self.raft.send_app(peer, messages.encode_point_answer(data))
+        elif kind is AppKind.POINT and type(fields[0]) is bytes:
+            self.snapshots.take_point(fields[0])
+        elif kind is AppKind.HOLD_LOG and type(fields[0]) is int:
+            self._log_holds.asked(peer, fetch=fields[0])
+
+    def _origin(self, peer: NodeId) -> RemoteOrigin:
+        origin = self._origins.get(peer)
+        if origin is None:
+            origin = self._origins[peer] = RemoteOrigin(self.raft, peer)
+        return origin
+
+    # --- what gateways ask ------------------------------------------------------------------------
+    def submit(self, connection: Connection, rows: list[Row]) -> None:
+        self.proposer.submit(rows, connection)
+
+    def barrier(self, connection: Connection, round_number: int) -> None:
+        def done(index: int | None) -> None:
+            if index is None:
+                connection.fail_barrier(round_number)
+            else:
+                barrier = Barrier(generation=self.store.generation, index=index)
+                connection.pass_barrier(round_number, barrier)
+
+        self.barriers.request(done)
+
+    def report_holders(
+        self,
+        connection: Connection,
+        report: int,
+        gained: tuple[BlobId, ...],
+        lost: tuple[BlobId, ...],
+    ) -> None:
+        self.holders.add(gained, lost, lambda is_done: connection.answer_holders(report, is_done))
+
+    async def propose(self, command: Command, *, deadline_s: float = COMMIT_S_MAX) -> Result:
+        """A command of the core's own. Raises: Unavailable, OutcomeUnknown."""
+        return await self.own.propose(command, deadline_s=deadline_s)
+
+    async def is_ready(self) -> bool:
+        """Whether a linearizable request succeeds now: a gateway serves, and one barrier passes."""
+        if not self._link.is_serving:
+            return False
+        done: asyncio.Future[int | None] = self._loop.create_future()
+
+        def passed(index: int | None) -> None:
+            if not done.done():
+                done.set_result(index)
+
+        self.barriers.request(passed)
+        try:
+            async with asyncio.timeout(RaftSettings().barrier_s_max + 1.0):
+                return await done is not None
+        except TimeoutError:
+            return False
+
+    # --- now and then -----------------------------------------------------------------------------
+    def _report(self) -> None:
+        """Tell the peers where this node stands; the leader also cares for members and shares its table."""
+        report = NodeReport(
+            applied_index=self.raft.applied_index,
+            digests=tuple(self._digests.items())[-4:],
+            is_disk_low=self.disk.is_low,
+            has_gateway=self._link.first_gateway() is not None,
+            version=__version__,
+            free_bytes=self.disk.free_bytes,
+        )
+        payload = messages.encode_report(report)
+        connected = self._transport.connected()
+        for peer in connected:
+            self.raft.send_app(peer, payload)
+        self.peers.take_report(self.node, report)
+        if self.raft.is_leader:
+            views = self.member_views()
+            self.catch_up.update(views)
+            table = messages.encode_table({"members": self.member_rows(views)})
+            for peer in connected:
+                self.raft.send_app(peer, table)
+        self.proposer.expire()
+        self.own.expire()
+        self.push_state()
+
+    def _each_second(self) -> None:
+        if self.disk.look():
+            log.warning("core.disk", is_low=self.disk.is_low, free_bytes=self.disk.free_bytes)
+            self.push_state()
+        self._log_holds.expire()
+        self.raft.compact(self.store.durable_index)
+        self.store.clear_stale_readers()
+        with self.store.view() as view:
+            self._digests = dict(view.digests().kept)
+
+    def _sample_floor(self) -> None:
+        self._floor.sample(self.raft.applied_index)
+        floor = self._floor.floor()
+        if not self.raft.is_leader or floor is None or self._floor_task is not None:
+            return
+        with self.store.view() as view:
+            if floor <= view.sweep_floor():
+                return
+        self._floor_task = self._loop.create_task(self._raise_floor(floor))
+
+    async def _raise_floor(self, floor: int) -> None:
+        try:
+            await self.own.propose(RaiseSweepFloor(floor_index=floor))
+        except (Unavailable, OutcomeUnknown) as error:
+            log.info("core.floor.later", floor=floor, why=str(error))
+        finally:
+            self._floor_task = None
+
+    def _on_installed(self) -> None:
+        self.push_state()
+        self._loop.call_later(_OLD_GENERATION_S, self._remove_old_generations)
+
+    def _remove_old_generations(self) -> None:
+        """In a thread: unlinking a large file takes longer than an election timeout."""
+        if not self._is_closed:
+            self._loop.run_in_executor(None, self.store.remove_old_generations)
+
+    # --- pictures ---------------------------------------------------------------------------------
+    def push_state(self) -> None:
+        """Tell the gateways, if anything changed."""
+        members = self.raft.members
+        leader = self.raft.leader
+        state = NodeState(
+            node=self.node,
+            cluster_id=self.record.cluster_id,
+            is_formed=True,
+            generation=self.store.generation,
+            applied_index=self.raft.applied_index,
+            leader=None if leader is None else NodeId(leader),
+            is_leader=self.raft.is_leader,
+            members=member_states(members, own=self.node, connected=self._transport.connected()),
+            write_quorum=members.majority,
+            is_disk_low=self._is_disk_low(),
+        )
+        if state != self._pushed:
+            self._pushed = state
+            self._link.push_state(state)
+
+    def _is_disk_low(self) -> bool:
+        """New writes are refused: this disk is low, or so many others are that no majority has room."""
+        if self.disk.is_low:
+            return True
+        reports = [self.peers.report(NodeId(m.node)) for m in self.raft.members.members]
+        low = sum(report is not None and report.is_disk_low for report in reports)
+        return len(reports) - low < self.raft.members.majority
+
+    def _dial(self) -> None:
+        """Dial every listed member; a test's override or the seed list may know a better address."""
+        addresses = {m.name: m.address for m in self.raft.members.members}
+        addresses |= {seed.name: str(seed.address) for seed in self._config.node.seeds}
+        addresses |= {over.name: str(over.address) for over in self._config.test.dial}
+        addresses.pop(self._config.node.name, None)
+        self._transport.set_peers(addresses)
+        nodes = [NodeId(m.node) for m in self.raft.members.members]
+        self._transport.set_membership(members=nodes, removed=[])
+
+    def member_views(self) -> list[MemberView]:
+        """What this node knows of each member's copies; owed counts are the catalog's."""
+        connected = set(self._transport.connected()) | {self.node}
+        commit = self.raft.commit_index
+        views = []
+        with self.store.view() as view:
+            for member in self.raft.members.members:
+                node = NodeId(member.node)
+                report = self.peers.report(node)
+                copies = view.member_copies(node)
+                applied = -1 if report is None else report.applied_index
+                views.append(
+                    MemberView(
+                        node=node,
+                        is_connected=node in connected,
+                        has_gateway=report is not None and report.has_gateway,
+                        is_caught_up=applied >= 0 and commit - applied <= _CAUGHT_UP_ENTRIES,
+                        blobs_owed=0 if copies is None else copies.blobs_owed,
+                        bytes_owed=0 if copies is None else copies.bytes_owed,
+                    )
+                )
+        return views
+
+    def member_rows(self, views: list[MemberView]) -> list[dict[str, Any]]:
+        """The leader's table, as `sos status` shows it."""
+        by_node = {member.node: member for member in self.raft.members.members}
+        rows = []
+        for view in views:
+            member = by_node[view.node]
+            report = self.peers.report(view.node)
+            is_compared = self.catch_up.is_compared(view.node)
+            rows.append(
+                {
+                    "name": member.name,
+                    "address": member.address,
+                    "s3": member.s3_address,
+                    "reachable": view.is_connected,
+                    "voter": True,
+                    "applied_index": None if report is None else report.applied_index,
+                    "in_sync": self.catch_up.is_in_sync(view),
+                    "blobs_owed": view.blobs_owed if is_compared else None,
+                    "bytes_owed": view.bytes_owed if is_compared else None,
+                    "eta_s": self.catch_up.eta_s(view.node),
+                    "disk_low": report is not None and report.is_disk_low,
+                    "free_bytes": None if report is None else report.free_bytes,
+                    "version": None if report is None else report.version,
+                }
+            )
+        return rows

@@ -1,0 +1,169 @@
+"""What happens before a core takes part: lock, identity, damage checks, catalog, journal.
+
+A directory that fails its checks is left as it is: the node ends with one line and an exit code
+(protocols.md 1.2; coming back as a wiped member by itself is `sos rejoin`, with the next release).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn
+
+from sos.catalog.codec import decode_formation
+from sos.catalog.environment import LmdbError
+from sos.catalog.model import FormationRecord
+from sos.catalog.probe import probe
+from sos.catalog.store import CatalogStore
+from sos.clock import IdSource
+from sos.config import Config, Secrets
+from sos.disk import Disk, Lock
+from sos.errors import EXIT_DAMAGE, EXIT_DISK, Corruption, StartRefused
+from sos.inherit import die_with_parent
+from sos.raft.identity import DataDirectory, Formed, lock_directory
+from sos.raft.journal import FileJournal, open_journal
+
+_PROBE_S_MAX: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenDirectory:
+    """A locked data directory whose identity counts this start."""
+
+    lock: Lock
+    directory: DataDirectory
+
+
+def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirectory:
+    """Lock the directory, load or make its identity, raise its boot number. Raises: StartRefused."""
+    path = config.node.data
+    lock = lock_directory(disk, path)
+    directory = DataDirectory.load(disk, path, name=config.node.name)
+    if directory is None:
+        directory = DataDirectory.create(disk, path, name=config.node.name, ids=ids)
+    wiped = directory.wiped_parts()
+    if wiped:
+        raise StartRefused(
+            f"{path}: {', '.join(wiped)} is missing or of another incarnation, so this node has lost "
+            f"what it promised: put it back, or run `sos rejoin {path}`",
+            exit_code=EXIT_DAMAGE,
+        )
+    formation = directory.identity.formation
+    if isinstance(formation, Formed):
+        check_root_keys(config.secrets, decode_formation(formation.record))
+    directory.raise_boot()
+    return OpenDirectory(lock=lock, directory=directory)
+
+
+def check_root_keys(given: Secrets, record: FormationRecord) -> None:
+    """Root keys of the environment are those of the catalog. Raises: StartRefused (design, section 4)."""
+    if not given.root_access_key:
+        return
+    same = given.root_access_key == record.root_access_key and secrets.compare_digest(
+        given.root_secret_key.encode(), record.root_secret_key.encode()
+    )
+    if not same:
+        raise StartRefused(
+            "SOS_ROOT_ACCESS_KEY or SOS_ROOT_SECRET_KEY differs from the cluster's: unset both (the "
+            "cluster keeps its keys); to rotate, make a new key with `sos key create` and use that one"
+        )
+
+
+def write_root_keys(data: str, record: FormationRecord) -> str:
+    """Write the root keys, 0600, in the form a shell can source; returns the path."""
+    path = os.path.join(data, "root-keys")
+    temporary = f"{path}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        text = (
+            f"SOS_ROOT_ACCESS_KEY={record.root_access_key}\n"
+            f"SOS_ROOT_SECRET_KEY={record.root_secret_key}\n"
+        )
+        os.write(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    return path
+
+
+def has_catalog(directory: DataDirectory) -> bool:
+    return os.path.lexists(os.path.join(directory.part("catalog"), "current"))
+
+
+def probe_catalog(directory: DataDirectory) -> None:
+    """Read the catalog's bones in a child first: on damage LMDB may end its process by a signal.
+
+    Forks, without exec: call it before there is a loop, a thread or an open environment. (A fresh
+    interpreter would cost every start 0.3 s of CPU.) Raises: StartRefused.
+    """
+    path = directory.part("catalog")
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _probe_and_exit(path, writing, parent)
+    os.close(writing)
+    poller = select.poll()
+    poller.register(reading, select.POLLIN)
+    is_answered = bool(poller.poll(_PROBE_S_MAX * 1000))  # its words, or the end of the pipe
+    text = os.read(reading, 4096).decode(errors="replace") if is_answered else ""
+    os.close(reading)
+    if not is_answered:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if not is_answered:
+        raise StartRefused(
+            f"{path}: the disk did not answer within {_PROBE_S_MAX:.0f} s", exit_code=EXIT_DISK
+        )
+    if code != 0:
+        reason = text or f"reading it ended with {code}"
+        raise StartRefused(f"{path} is damaged: {reason}", exit_code=EXIT_DAMAGE)
+
+
+def _probe_and_exit(path: str, writing: int, parent: int) -> NoReturn:
+    """The child's whole life; no cleanup of the parent's runs in it."""
+    code = EXIT_DAMAGE
+    try:
+        die_with_parent(parent)
+        probe(path)
+        code = 0
+    except (Corruption, OSError, LmdbError) as error:
+        os.write(writing, " ".join(str(error).split()).encode()[:4000])
+    finally:
+        os._exit(code)
+
+
+def open_log(config: Config, directory: DataDirectory, *, disk: Disk) -> FileJournal:
+    """The journal of this incarnation. Raises: StartRefused when it is damaged."""
+    return open_journal(
+        disk,
+        directory.part("journal"),
+        incarnation=directory.identity.incarnation,
+        segment_bytes=config.test.journal_segment_bytes,
+        kept_bytes_min=config.test.journal_kept_bytes,
+    )
+
+
+def open_catalog(
+    directory: DataDirectory, record: FormationRecord, journal: FileJournal
+) -> CatalogStore:
+    """The catalog, made from the formation record at the first start. Raises: StartRefused."""
+    path = Path(directory.part("catalog"))
+    if has_catalog(directory):
+        try:
+            return CatalogStore.open(path)
+        except (Corruption, FileNotFoundError) as error:
+            raise StartRefused(f"{path} is damaged: {error}", exit_code=EXIT_DAMAGE) from error
+    if journal.last_index > 1 or journal.getCurrentTerm() > 0:
+        raise StartRefused(
+            f"{path} is empty, but the journal beside it is not: this node has lost its catalog; "
+            f"put it back, or run `sos rejoin {path.parent}`",
+            exit_code=EXIT_DAMAGE,
+        )
+    return CatalogStore.create(path, record)
