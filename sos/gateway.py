@@ -1,0 +1,306 @@
+"""Composition root of a gateway process (``python -m sos.gateway``): S3, use cases, blobs, catalog reader.
+
+Started by the supervisor with inherited sockets. The S3 port answers from the first moment, with 503 until
+the cluster is formed. A gateway never writes the catalog; when it dies, the supervisor starts another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from sos import failpoints
+from sos.blob.fetch import BlobReader
+from sos.blob.files import BlobFiles, prepare_directories
+from sos.blob.handshake import PeerIdentity
+from sos.blob.layout import FAN_OUT
+from sos.blob.peer import PeerServer
+from sos.blob.peer_client import PeerClient
+from sos.blob.replicas import BlobWriter
+from sos.catalog.model import NodeId
+from sos.catalog.reader import CatalogReader
+from sos.clock import SystemClock, SystemIds
+from sos.config import Config
+from sos.errors import EXIT_DISK, FatalStop, StartRefused
+from sos.inherit import Inheritance, receive
+from sos.limits import DRAIN_S_MAX
+from sos.link import CoreLink, NodeState
+from sos.link.client import JobProgress
+from sos.link.protocol import Job
+from sos.s3.app import S3App
+from sos.s3.gate import Gate
+from sos.s3.handlers import Handlers
+from sos.s3.server import HttpServer, tls_context
+from sos.s3.target import S3Settings
+from sos.service.access import CatalogAccess
+from sos.service.buckets import BucketService
+from sos.service.holders import HolderNotices
+from sos.service.members import MemberAddresses
+from sos.service.objects import ObjectService
+from sos.service.resync import Puller, Resync
+from sos.service.snapshots import SnapshotFetcher, SnapshotServer
+from sos.service.upkeep import Upkeep
+from sos.telemetry import Metrics, log
+
+_HASH_THREADS: Final = 4  # MD5 of large bodies; more threads than cores only queue
+_DRAIN_S: Final = DRAIN_S_MAX / 2  # the supervisor's own deadline leaves the core its share
+_PREPARE_POLL_S: Final = 0.02
+_GC_THRESHOLD: Final = 50_000  # cycles are rare here; a full collection per 700 objects costs 5 %
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The parts of a running gateway that jobs work with."""
+
+    config: Config
+    number: int
+    link: CoreLink
+    access: CatalogAccess
+    members: MemberAddresses
+    files: BlobFiles
+    peers: PeerClient
+    peer_server: PeerServer
+    blob_reader: BlobReader
+    notices: HolderNotices
+    puller: Puller
+    self_id: NodeId
+
+
+def main() -> None:
+    """Run one gateway until SIGTERM. Exit codes as in ``sos.errors``."""
+    inheritance = receive(sys.argv[1:])
+    config = inheritance.config
+    log.configure(
+        level=config.log.level,
+        node=config.node.name,
+        process=f"gateway-{inheritance.gateway}",
+    )
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    try:
+        failpoints.arm(config.test.failpoints, test_mode=config.test.enabled)
+        uvloop.run(_run(inheritance))
+    except StartRefused as error:
+        sys.stderr.write(f"sos: {error}\n")
+        raise SystemExit(error.exit_code) from error
+    except FatalStop as error:
+        log.error("gateway.stopped", reason=str(error))
+        raise SystemExit(error.exit_code) from error
+
+
+async def _run(inheritance: Inheritance) -> None:
+    config = inheritance.config
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        link = CoreLink(
+            directory=config.node.data,
+            gateway=inheritance.gateway,
+            token=inheritance.link_token,
+            clock=SystemClock(),
+            ids=SystemIds(),
+        )
+        stack.push_async_callback(link.close)
+        link.on_metrics(metrics.samples)
+        settings = S3Settings(
+            region=config.s3.region,
+            domains=(config.s3.domain.lower(),) if config.s3.domain else (),
+        )
+        app = S3App(
+            settings=settings, ids=SystemIds(), metrics=metrics, shows_index=config.test.enabled
+        )
+        tls = tls_context(config.s3.tls_cert, config.s3.tls_key) if config.s3.tls_cert else None
+        server = HttpServer(app)
+        await server.listen(inheritance.sockets["s3"], tls)
+        stack.push_async_callback(server.close, _DRAIN_S)
+        link.start()
+        state = await _formed_or_stopped(link, stop)
+        if state is None:
+            return
+        gateway = await _open(inheritance, link, state, stack)
+        if gateway.number == 0:
+            _open_jobs(gateway, stack)
+        _open_app(app, gateway, settings, stack)
+        link.set_serving()
+        # The last callback runs first: requests are answered before anything below them closes.
+        stack.push_async_callback(server.close, _DRAIN_S)
+        log.info("gateway.ready", node_id=gateway.self_id)
+        await stop.wait()
+        log.info("gateway.draining")
+
+
+async def _formed_or_stopped(link: CoreLink, stop: asyncio.Event) -> NodeState | None:
+    """The state once the cluster is formed; None when the gateway is to end before."""
+    formed = asyncio.ensure_future(link.wait_formed())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((formed, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not formed.done():
+        formed.cancel()
+        return None
+    return formed.result()
+
+
+async def _open(
+    inheritance: Inheritance, link: CoreLink, state: NodeState, stack: AsyncExitStack
+) -> Gateway:
+    """Build what works on the catalog and on blobs, and serve the blob port."""
+    config = inheritance.config
+    data = Path(config.node.data)
+    reader = CatalogReader(data / "catalog")
+    stack.callback(reader.close)
+    access = CatalogAccess(link, reader)
+    overrides = {entry.name: str(entry.address) for entry in config.test.blob_dial}
+    members = MemberAddresses(link, overrides)
+    files = await _open_files(inheritance, data / "blobs")
+    stack.callback(files.close)
+    # A cluster of one has no peers and may have no key: a key that nobody knows admits nobody.
+    key = config.secrets.cluster_key.encode() or SystemIds().random_bytes(32)
+    identity = PeerIdentity(cluster_id=state.cluster_id, node=state.node, cluster_key=key)
+    peers = PeerClient(identity)
+    stack.push_async_callback(peers.close)
+    notices = HolderNotices(link, self_id=state.node, members=members, peers=peers, files=files)
+    stack.push_async_callback(notices.close)
+    blob_reader = BlobReader(files, peers, self_id=state.node, on_lost=notices.lost)
+    stack.push_async_callback(blob_reader.close)
+    peer_server = PeerServer(
+        files,
+        identity,
+        is_named=lambda blob: access.peek(lambda view: view.blob(blob) is not None),
+        on_lost=notices.lost,
+    )
+    notices.serve(peer_server)
+    snapshots = SnapshotServer(data / "catalog", reader=reader, clock=SystemClock())
+    snapshots.serve(peer_server)
+    if inheritance.gateway == 0:
+        snapshots.remove_leftovers()
+    puller = Puller(
+        access=access,
+        members=members,
+        files=files,
+        reader=blob_reader,
+        link=link,
+        clock=SystemClock(),
+    )
+    puller.serve(peer_server)
+    await peer_server.start(inheritance.sockets["blob"])
+    stack.push_async_callback(peer_server.close)
+    return Gateway(
+        config=config,
+        number=inheritance.gateway,
+        link=link,
+        access=access,
+        members=members,
+        files=files,
+        peers=peers,
+        peer_server=peer_server,
+        blob_reader=blob_reader,
+        notices=notices,
+        puller=puller,
+        self_id=state.node,
+    )
+
+
+async def _open_files(inheritance: Inheritance, directory: Path) -> BlobFiles:
+    """The blob directory; gateway 0 makes what is missing of it at the first start."""
+    if inheritance.gateway == 0:
+        prepare_directories(str(directory))
+    while not (directory / FAN_OUT[-1]).is_dir():  # noqa: ASYNC110 - another process makes it
+        await asyncio.sleep(_PREPARE_POLL_S)
+    files = BlobFiles(str(directory), on_fatal=_die)
+    if inheritance.gateway == 0:
+        await files.remove_leftovers()
+    return files
+
+
+def _die(error: FatalStop) -> None:
+    """A sync of a blob failed: this process acknowledges nothing more (design 11). Called from any thread."""
+    log.error("gateway.disk.failed", reason=str(error))
+    os._exit(error.exit_code or EXIT_DISK)
+
+
+def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
+    """What only one gateway of a node does: resync, copies of the catalog, unlinking."""
+    clock, ids = SystemClock(), SystemIds()
+    resync = Resync(
+        access=gateway.access,
+        members=gateway.members,
+        files=gateway.files,
+        peers=gateway.peers,
+        puller=gateway.puller,
+        self_id=gateway.self_id,
+    )
+    catalog = Path(gateway.config.node.data) / "catalog"
+    fetcher = SnapshotFetcher(catalog, members=gateway.members, peers=gateway.peers, ids=ids)
+    upkeep = Upkeep(
+        access=gateway.access,
+        files=gateway.files,
+        clock=clock,
+        unlink_delay_s=gateway.config.test.unlink_delay_s,
+        sweep_period_s=gateway.config.test.sweep_period_s,
+    )
+
+    async def run_job(job: Job, progress: JobProgress) -> dict[str, Any]:
+        arguments = job.arguments
+        match job.kind:
+            case "resync":
+                return await resync.run(
+                    NodeId(arguments["node"]), full=arguments["full"], report=progress.report
+                )
+            case "fetch_snapshot":
+                return await fetcher.fetch(NodeId(arguments["peer"]))
+            case _:
+                raise AssertionError(f"no such job: {job.kind}")
+
+    gateway.link.on_job(run_job)
+    task = asyncio.get_running_loop().create_task(upkeep.run())
+    stack.callback(task.cancel)
+
+
+def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncExitStack) -> None:
+    """Let the S3 port serve requests."""
+    clock = SystemClock()
+    executor = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash")
+    stack.callback(executor.shutdown)
+    writer = BlobWriter(
+        gateway.files,
+        gateway.peers,
+        self_id=gateway.self_id,
+        on_late_holder=gateway.notices.late,
+    )
+    stack.push_async_callback(writer.close)
+    buckets = BucketService(gateway.access, clock)
+    objects = ObjectService(
+        gateway.access,
+        members=gateway.members,
+        writer=writer,
+        reader=gateway.blob_reader,
+        clock=clock,
+        ids=SystemIds(),
+    )
+    handlers = Handlers(
+        access=gateway.access,
+        buckets=buckets,
+        objects=objects,
+        settings=settings,
+        clock=clock,
+        executor=executor,
+    )
+    gate = Gate(gateway.access, region=settings.region, clock=clock)
+    app.open(gate, handlers.dispatch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""From a connection's request to its answer: id, gate, dispatch, errors rendered once.
+
+The order of checks is s3.md 1.0: framing (``connection``), target, authentication, syntax and features
+(``operations``), then whatever depends on the catalog (the handlers).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from sos.catalog.model import AccessKeyId
+from sos.errors import Corruption, OutcomeUnknown, Unavailable
+from sos.s3.dates import format_http_date
+from sos.s3.errors import (
+    BadRequest,
+    InternalError,
+    RequestHeaderSectionTooLarge,
+    RequestTimeout,
+    S3Error,
+    ServiceUnavailable,
+    SlowDown,
+)
+from sos.s3.exchange import XML, Exchange, RequestIds, Response
+from sos.s3.head import parse_head, printable
+from sos.s3.request_body import BodyIdle, ClientGone
+from sos.s3.target import parse_target
+from sos.s3.wire import render_head
+from sos.s3.xml import render_error
+from sos.service.access import SERVED_INDEX
+from sos.telemetry import log, request_context
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sos.clock import IdSource
+    from sos.s3.connection import Connection
+    from sos.s3.gate import Gate
+    from sos.s3.request_body import RequestBody
+    from sos.s3.target import S3Settings, Target
+    from sos.s3.wire import WireError, WireHead
+    from sos.telemetry import Metrics
+
+_BODYLESS: Final = frozenset({204, 304})  # RFC 9110, 15.3.5, 15.4.5
+
+
+class S3App:
+    """Answers requests: 503 until ``open``. ``shows_index``: test mode, answers carry ``x-sos-index``."""
+
+    def __init__(
+        self,
+        *,
+        settings: S3Settings,
+        ids: IdSource,
+        metrics: Metrics,
+        shows_index: bool = False,
+    ) -> None:
+        self._gate: Gate | None = None
+        self._dispatch: Callable[[Exchange], Awaitable[Response]] | None = None
+        self._settings = settings
+        self._ids = RequestIds(ids)
+        self._shows_index = shows_index
+        self._date_s = 0
+        self._date_text = ""
+        self._requests = metrics.counter(
+            "sos_s3_requests", "Answered S3 requests.", "operation", "status"
+        )
+        self._seconds = metrics.histogram(
+            "sos_s3_request_seconds", "From request head to end of answer.", "operation"
+        )
+
+    def open(self, gate: Gate, dispatch: Callable[[Exchange], Awaitable[Response]]) -> None:
+        """The cluster is formed: admit requests by ``gate`` and run them by ``dispatch``."""
+        self._gate = gate
+        self._dispatch = dispatch
+
+    # --- what a connection calls ----------------------------------------------------------------
+    async def handle(self, wire: WireHead, body: RequestBody, connection: Connection) -> None:
+        """Answer one request. Never raises."""
+        request_id = self._ids.next()
+        with request_context(request_id):
+            started = time.perf_counter()
+            seen = _Seen()
+            SERVED_INDEX.set(0)
+            try:
+                response = await self._respond(wire, body, connection, request_id, seen)
+                await self._send(response, wire.method, request_id, connection)
+                status = response.status
+            except ClientGone:
+                status = 499  # for the log alone: nobody is left to be answered
+            except (Corruption, Unavailable) as error:
+                log.warning("s3.stream.cut", resource=seen.resource, reason=str(error))
+                status = 500
+                connection.abort()  # the head is out already: only a cut is honest
+            except Exception as error:  # noqa: BLE001 - the last line of defence: our bug, told as 500
+                log.error("s3.request.failed", error=repr(error), operation=seen.operation)
+                status = 500
+                connection.abort()
+            self._record(seen, wire, status, time.perf_counter() - started)
+
+    def refuse(self, error: WireError | BodyIdle, connection: Connection) -> None:
+        """Answer what is no request. Never raises."""
+        refusal: S3Error
+        if isinstance(error, BodyIdle):
+            refusal = RequestTimeout(close=True)
+        elif error.too_large:
+            refusal = RequestHeaderSectionTooLarge("8192", close=True)
+        else:
+            refusal = BadRequest(
+                message=f"An error occurred when parsing the HTTP request: {error}"
+            )
+        connection.close_after_answer()
+        request_id = self._ids.next()
+        response = self._error_response(refusal, "", request_id)
+        connection.write(self._render(response, request_id, closes=True) + response.body)
+        self._requests.add(1, "None", str(refusal.status))
+
+    # --- one request ----------------------------------------------------------------------------
+    async def _respond(
+        self,
+        wire: WireHead,
+        body: RequestBody,
+        connection: Connection,
+        request_id: str,
+        seen: _Seen,
+    ) -> Response:
+        """The answer, whatever happens but a lost client."""
+        try:
+            return await self._serve(wire, body, seen)
+        except S3Error as error:
+            refusal = error
+        except Unavailable as error:
+            log.debug("s3.request.unavailable", reason=str(error))
+            refusal = SlowDown()
+        except OutcomeUnknown as error:
+            log.warning("s3.request.unknown", operation=seen.operation, reason=str(error))
+            refusal = InternalError()
+        except Corruption as error:
+            log.error("s3.object.damaged", resource=seen.resource, reason=str(error))
+            refusal = InternalError()
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - our bug: the client gets a 500 with the request id
+            log.error("s3.request.bug", error=repr(error), operation=seen.operation, exc_info=True)
+            refusal = InternalError()
+        if refusal.close:
+            connection.close_after_answer()
+        return self._error_response(refusal, seen.resource, request_id)
+
+    async def _serve(self, wire: WireHead, body: RequestBody, seen: _Seen) -> Response:
+        head = parse_head(wire.method, wire.target, wire.headers)
+        seen.resource = printable(head.path)
+        target = parse_target(head, self._settings)
+        seen.see(target)
+        if self._gate is None or self._dispatch is None:
+            raise ServiceUnavailable(message="The cluster is not formed yet.")
+        verified = await self._gate.admit(head)
+        return await self._dispatch(
+            Exchange(
+                head=head,
+                target=target,
+                verified=verified,
+                access_key=AccessKeyId(verified.access_key),
+                raw_body=body,
+            )
+        )
+
+    def _error_response(self, error: S3Error, resource: str, request_id: str) -> Response:
+        document = render_error(
+            error, resource=resource, request_id=request_id, host_id=self._ids.host_id(request_id)
+        )
+        body = document.encode() if isinstance(document, str) else document
+        return Response(status=error.status, headers=[XML, *error.headers], body=body)
+
+    # --- the answer -----------------------------------------------------------------------------
+    def _render(self, response: Response, request_id: str, *, closes: bool) -> bytes:
+        headers = [
+            ("x-amz-request-id", request_id),
+            ("x-amz-id-2", self._ids.host_id(request_id)),
+            ("Date", self._date()),
+            ("Server", "SOS"),
+            *response.headers,
+        ]
+        if response.status not in _BODYLESS:
+            length = response.content_length
+            headers.append(
+                ("Content-Length", str(len(response.body) if length is None else length))
+            )
+        if closes:
+            headers.append(("Connection", "close"))
+        if self._shows_index and (index := SERVED_INDEX.get()):
+            headers.append(("x-sos-index", str(index)))
+        return render_head(response.status, headers)
+
+    async def _send(
+        self, response: Response, method: str, request_id: str, connection: Connection
+    ) -> None:
+        """Write head and body. Raises: ClientGone; whatever the stream raises."""
+        head = self._render(response, request_id, closes=connection.answer_closes())
+        stream = response.stream
+        if method == "HEAD" or response.status in _BODYLESS:
+            connection.write(head)
+        elif stream is None:
+            connection.write(head + response.body if response.body else head)
+            await connection.drain()
+            return
+        else:
+            connection.write(head)
+            try:
+                async for view in stream:
+                    connection.write(view)
+                    await connection.drain()
+            finally:
+                await stream.aclose()
+            return
+        if stream is not None:
+            await stream.aclose()
+
+    def _date(self) -> str:
+        now_s = int(time.time())
+        if now_s != self._date_s:
+            self._date_s = now_s
+            self._date_text = format_http_date(now_s)
+        return self._date_text
+
+    def _record(self, seen: _Seen, wire: WireHead, status: int, seconds: float) -> None:
+        self._requests.add(1, seen.operation, str(status))
+        self._seconds.observe(seconds, seen.operation)
+        if log.is_enabled("info"):
+            log.info(
+                "s3.request.done",
+                operation=seen.operation,
+                method=wire.method,
+                resource=seen.resource,
+                status=status,
+                ms=round(seconds * 1000, 3),
+            )
+
+
+class _Seen:
+    """What is known about a request so far, for its log line and its error document."""
+
+    __slots__ = ("operation", "resource")
+
+    def __init__(self) -> None:
+        self.operation = "None"
+        self.resource = ""
+
+    def see(self, target: Target) -> None:
+        self.operation = target.kind.value

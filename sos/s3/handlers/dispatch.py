@@ -1,0 +1,111 @@
+"""From an authenticated request to the method that answers it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from sos.s3 import operations as ops
+from sos.s3.handlers.bucket import BucketHandlers
+from sos.s3.handlers.common import Cluster, OwnerCheck
+from sos.s3.handlers.listing import ListingHandlers
+from sos.s3.handlers.object import ObjectHandlers
+from sos.s3.parsing import parse_operation
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from sos.clock import Clock
+    from sos.s3.exchange import Exchange, Response
+    from sos.s3.target import S3Settings
+    from sos.service.access import CatalogAccess
+    from sos.service.buckets import BucketService
+    from sos.service.objects import ObjectService
+
+
+class Handlers:
+    """Every operation that SOS answers."""
+
+    def __init__(
+        self,
+        *,
+        access: CatalogAccess,
+        buckets: BucketService,
+        objects: ObjectService,
+        settings: S3Settings,
+        clock: Clock,
+        executor: Executor,
+    ) -> None:
+        cluster = Cluster(access)
+        owners = OwnerCheck(buckets, cluster)
+        self._settings = settings
+        self._buckets = BucketHandlers(buckets, objects, owners, cluster, settings)
+        self._listings = ListingHandlers(buckets, owners, cluster, settings)
+        self._objects = ObjectHandlers(objects, owners, clock, executor)
+
+    async def dispatch(self, exchange: Exchange) -> Response:
+        """Parse the operation (s3.md 1.0, step 4) and run it. Raises: S3Error and the internal errors."""
+        verified = exchange.verified
+        operation = parse_operation(
+            exchange.target,
+            exchange.head,
+            verified.payload,
+            self._settings,
+            presigned=verified.presigned,
+        )
+        match operation:
+            case ops.GetObject():
+                return await self._objects.get_object(exchange, operation)
+            case ops.PutObject():
+                return await self._objects.put_object(exchange, operation)
+            case ops.HeadObject():
+                return await self._objects.head_object(exchange, operation)
+            case ops.DeleteObject():
+                return await self._objects.delete_object(exchange, operation)
+            case ops.CopyObject():
+                return await self._objects.copy_object(exchange, operation)
+            case ops.DeleteObjects():
+                return await self._objects.delete_objects(exchange, operation)
+            case _:
+                return await self._dispatch_bucket(exchange, operation)
+
+    async def _dispatch_bucket(self, exchange: Exchange, operation: _BucketOperation) -> Response:
+        match operation:
+            case ops.ListObjectsV2():
+                return await self._listings.list_objects_v2(exchange, operation)
+            case ops.ListObjects():
+                return await self._listings.list_objects(exchange, operation)
+            case ops.ListObjectVersions():
+                return await self._listings.list_object_versions(exchange, operation)
+            case ops.ListMultipartUploads():
+                return await self._listings.list_multipart_uploads(exchange, operation)
+            case ops.ListBuckets():
+                return await self._listings.list_buckets(exchange, operation)
+            case ops.HeadBucket():
+                return await self._buckets.head_bucket(exchange, operation)
+            case ops.CreateBucket():
+                return await self._buckets.create_bucket(exchange, operation)
+            case ops.DeleteBucket():
+                return await self._buckets.delete_bucket(exchange, operation)
+            case ops.GetBucketLocation():
+                return await self._buckets.get_bucket_location(exchange, operation)
+            case ops.GetSubresource():
+                return await self._buckets.get_subresource(exchange, operation)
+            case ops.DeleteSubresource():
+                return await self._buckets.delete_subresource(exchange, operation)
+            case _:
+                assert_never(operation)
+
+
+_BucketOperation = (
+    ops.ListBuckets
+    | ops.CreateBucket
+    | ops.HeadBucket
+    | ops.DeleteBucket
+    | ops.GetBucketLocation
+    | ops.ListObjects
+    | ops.ListObjectsV2
+    | ops.ListObjectVersions
+    | ops.ListMultipartUploads
+    | ops.GetSubresource
+    | ops.DeleteSubresource
+)

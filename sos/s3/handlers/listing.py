@@ -1,0 +1,126 @@
+"""Listings: buckets, keys (both versions of the operation) and object versions. Each page is one snapshot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sos.catalog.model import Rejection
+from sos.s3.exchange import Response, xml_response
+from sos.s3.handlers.common import rejected
+from sos.s3.listing import list_position, page_buckets, seal_token
+from sos.s3.listing_xml import (
+    render_list_multipart_uploads,
+    render_list_objects,
+    render_list_objects_v2,
+    render_list_versions,
+)
+from sos.s3.xml import render_list_buckets
+
+if TYPE_CHECKING:
+    from sos.catalog.model import KeyPage
+    from sos.s3.exchange import Exchange
+    from sos.s3.handlers.common import Cluster, OwnerCheck
+    from sos.s3.listing import ListParameters
+    from sos.s3.operations import (
+        BucketOperation,
+        ListBuckets,
+        ListMultipartUploads,
+        ListObjects,
+        ListObjectsV2,
+        ListObjectVersions,
+    )
+    from sos.s3.target import S3Settings
+    from sos.service.buckets import BucketService
+
+
+class ListingHandlers:
+    """Operations that return pages."""
+
+    def __init__(
+        self, buckets: BucketService, owners: OwnerCheck, cluster: Cluster, settings: S3Settings
+    ) -> None:
+        self._buckets = buckets
+        self._owners = owners
+        self._cluster = cluster
+        self._settings = settings
+
+    async def list_buckets(self, exchange: Exchange, operation: ListBuckets) -> Response:
+        """ListBuckets (S3 API). Own buckets, by name in byte order."""
+        records = await self._buckets.list_all(exchange.access_key)
+        if isinstance(records, Rejection):
+            raise rejected(records, exchange)
+        region = operation.bucket_region
+        if region is not None and region != self._settings.region:
+            records = []
+        facts = self._cluster.facts
+        page = page_buckets(
+            records,
+            secret=facts.token_secret,
+            prefix=operation.prefix,
+            token=operation.continuation_token,
+            max_buckets=operation.max_buckets,
+        )
+        return xml_response(
+            render_list_buckets(
+                operation, page, owner_id=facts.owner_id, region=self._settings.region
+            )
+        )
+
+    async def list_objects_v2(self, exchange: Exchange, operation: ListObjectsV2) -> Response:
+        """ListObjectsV2 (S3 API)."""
+        facts = self._cluster.facts
+        after = list_position(
+            facts.token_secret,
+            token=operation.continuation_token,
+            start_after=operation.start_after,
+            superset=self._settings.superset,
+        )
+        page = await self._page(exchange, operation, operation.list, after)
+        token = None
+        if page.truncated and page.last is not None:
+            token = seal_token(facts.token_secret, page.last)
+        return xml_response(
+            render_list_objects_v2(operation, page, next_token=token, owner_id=facts.owner_id)
+        )
+
+    async def list_objects(self, exchange: Exchange, operation: ListObjects) -> Response:
+        """ListObjects (S3 API), version 1."""
+        page = await self._page(exchange, operation, operation.list, operation.marker)
+        return xml_response(
+            render_list_objects(operation, page, owner_id=self._cluster.facts.owner_id)
+        )
+
+    async def list_object_versions(
+        self, exchange: Exchange, operation: ListObjectVersions
+    ) -> Response:
+        """ListObjectVersions (S3 API): every object is its one version ``null``."""
+        page = await self._page(exchange, operation, operation.list, operation.key_marker)
+        return xml_response(
+            render_list_versions(operation, page, owner_id=self._cluster.facts.owner_id)
+        )
+
+    async def list_multipart_uploads(
+        self, exchange: Exchange, operation: ListMultipartUploads
+    ) -> Response:
+        """ListMultipartUploads (S3 API): none can exist yet."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        record = await self._buckets.find(exchange.access_key, operation.bucket)
+        if isinstance(record, Rejection):
+            raise rejected(record, exchange, operation.bucket)
+        return xml_response(render_list_multipart_uploads(operation))
+
+    async def _page(
+        self, exchange: Exchange, operation: BucketOperation, parameters: ListParameters, after: str
+    ) -> KeyPage:
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        page = await self._buckets.list_keys(
+            exchange.access_key,
+            operation.bucket,
+            prefix=parameters.prefix,
+            delimiter=parameters.delimiter,
+            after=after,
+            limit=parameters.max_keys,
+        )
+        if isinstance(page, Rejection):
+            raise rejected(page, exchange, operation.bucket)
+        return page

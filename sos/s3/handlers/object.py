@@ -1,0 +1,263 @@
+"""PutObject, GetObject, HeadObject, DeleteObject, CopyObject, DeleteObjects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sos.catalog.model import Checksum, DeletedMany, Done, Rejection, Stored, StoredHeaders
+from sos.errors import Corruption
+from sos.s3.body import Upload, read_document
+from sos.s3.checksums import checksum_headers, new_hasher
+from sos.s3.conditional import Full, NotModified, evaluate_read
+from sos.s3.dates import format_http_date
+from sos.s3.errors import Subject, s3_error_for
+from sos.s3.exchange import Response, xml_response
+from sos.s3.handlers.common import rejected
+from sos.s3.metadata import DEFAULT_CONTENT_TYPE, META_PREFIX
+from sos.s3.xml import parse_delete, render_copy_result, render_delete_result
+from sos.service.requests import CopyRequest, PutRequest, Target
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from sos.catalog.model import ChecksumAlgorithm, ObjectRecord, Result
+    from sos.clock import Clock
+    from sos.s3.checksums import Hasher
+    from sos.s3.errors import S3Error
+    from sos.s3.exchange import Exchange
+    from sos.s3.handlers.common import OwnerCheck
+    from sos.s3.operations import (
+        CopyObject,
+        DeleteObject,
+        DeleteObjects,
+        GetObject,
+        HeadObject,
+        PutObject,
+        ReadOperation,
+    )
+    from sos.service.objects import ObjectService
+    from sos.service.requests import Found
+
+PLAIN: Final = StoredHeaders()
+_READ_ATTEMPTS_MAX: Final = (
+    3  # a key overwritten between the barrier and the first byte, again and again
+)
+
+
+class ObjectHandlers:
+    """Operations on objects."""
+
+    def __init__(
+        self, objects: ObjectService, owners: OwnerCheck, clock: Clock, executor: Executor
+    ) -> None:
+        self._objects = objects
+        self._owners = owners
+        self._clock = clock
+        self._executor = executor
+
+    # --- writes -------------------------------------------------------------------------------
+    async def put_object(self, exchange: Exchange, operation: PutObject) -> Response:
+        """PutObject (S3 API). 200 with ETag and checksum, after commit."""
+        target = _target(exchange, operation.bucket, operation.key)
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        refusal = await self._objects.check_write(target, operation.condition)
+        if refusal is not None:
+            raise rejected(refusal, exchange, operation.bucket, operation.key)
+        upload = Upload(exchange, operation.body, self._executor)
+        request = PutRequest(
+            target=target, headers=operation.headers, condition=operation.condition
+        )
+        result = await self._objects.put(request, upload)
+        if not isinstance(result, Stored):
+            raise _unexpected(result, exchange, operation.bucket, operation.key)
+        return Response(headers=[("ETag", f'"{result.etag}"'), *checksum_headers(result.checksum)])
+
+    async def copy_object(self, exchange: Exchange, operation: CopyObject) -> Response:
+        """CopyObject (S3 API). Source and destination are decided at one log index."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        await self._owners.check(exchange, operation.source_bucket, operation.expected_source_owner)
+        algorithm = operation.algorithm
+        result = await self._objects.copy(
+            CopyRequest(
+                target=_target(exchange, operation.bucket, operation.key),
+                source_bucket=operation.source_bucket,
+                source_key=operation.source_key,
+                headers=operation.headers,
+                source_condition=operation.source_condition,
+                condition=operation.condition,
+                changes_something=operation.changes_something,
+                recompute=None if algorithm is None else lambda: _Maker(algorithm),
+            )
+        )
+        if isinstance(result, Rejection):
+            names = operation.source_condition_names
+            subject = Subject(
+                bucket=operation.bucket,
+                key=operation.key,
+                source_bucket=operation.source_bucket,
+                source_key=operation.source_key,
+                source_condition=names[0] if len(names) == 1 else "",
+                access_key=exchange.access_key,
+            )
+            raise s3_error_for(result, subject)
+        assert isinstance(result, Stored)
+        document = render_copy_result(
+            etag=result.etag, modified_ms=result.modified_ms, checksum=result.checksum
+        )
+        return xml_response(document)
+
+    async def delete_object(self, exchange: Exchange, operation: DeleteObject) -> Response:
+        """DeleteObject (S3 API). 204, also for an absent key."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        target = _target(exchange, operation.bucket, operation.key)
+        result = await self._objects.delete(target, operation.condition)
+        if not isinstance(result, Done):
+            raise _unexpected(result, exchange, operation.bucket, operation.key)
+        return Response(status=204)
+
+    async def delete_objects(self, exchange: Exchange, operation: DeleteObjects) -> Response:
+        """DeleteObjects (S3 API). One command for all keys; failures of a key are told inside the 200."""
+        bucket = operation.bucket
+        await self._owners.check(exchange, bucket, operation.expected_owner)
+        refusal = await self._objects.check_bucket(exchange.access_key, bucket)
+        if refusal is not None:
+            raise rejected(refusal, exchange, bucket)
+        request = parse_delete(await read_document(exchange, operation.body))
+        result = await self._objects.delete_many(exchange.access_key, bucket, request.entries)
+        if not isinstance(result, DeletedMany):
+            raise _unexpected(result, exchange, bucket, "")
+        return xml_response(render_delete_result(request, result.outcomes))
+
+    # --- reads --------------------------------------------------------------------------------
+    async def get_object(self, exchange: Exchange, operation: GetObject) -> Response:
+        """GetObject (S3 API). Every byte of the answer was verified before it leaves."""
+        lost_index = -1
+        for _ in range(_READ_ATTEMPTS_MAX):
+            found = await self._find(exchange, operation, with_body=True)
+            plan = self._plan(operation, found.record)
+            if plan.status == 304 or found.data is not None:
+                data = found.data or b""
+                whole = plan.stop - plan.start == len(data)
+                body = data if whole else data[plan.start : plan.stop]
+                return Response(status=plan.status, headers=plan.headers, body=body)
+            try:
+                stream = await self._objects.open(found, plan.start, plan.stop)
+            except Corruption:
+                # Gone everywhere before the first byte: damage only if the key still names it.
+                if found.record.commit_index == lost_index:
+                    raise
+                lost_index = found.record.commit_index
+                continue
+            return Response(
+                status=plan.status,
+                headers=plan.headers,
+                stream=stream,
+                content_length=plan.stop - plan.start,
+            )
+        raise Corruption("the object was replaced over and over while it was read")
+
+    async def head_object(self, exchange: Exchange, operation: HeadObject) -> Response:
+        """HeadObject (S3 API). As GetObject, without a body."""
+        found = await self._find(exchange, operation, with_body=False)
+        plan = self._plan(operation, found.record)
+        return Response(
+            status=plan.status, headers=plan.headers, content_length=plan.stop - plan.start
+        )
+
+    async def _find(
+        self, exchange: Exchange, operation: ReadOperation, *, with_body: bool
+    ) -> Found:
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        target = _target(exchange, operation.bucket, operation.key)
+        found = await self._objects.find(target, with_body=with_body)
+        if isinstance(found, Rejection):
+            raise rejected(found, exchange, operation.bucket, operation.key)
+        return found
+
+    def _plan(self, operation: ReadOperation, record: ObjectRecord) -> _ReadPlan:
+        """Status, headers and range of the answer. Raises: PreconditionFailed, InvalidRange, ..."""
+        outcome = evaluate_read(
+            operation.conditions,
+            etag=record.etag,
+            modified_ms=record.modified_ms,
+            size_bytes=record.size_bytes,
+            now_ms=self._clock.wall_ms(),
+        )
+        headers = [
+            ("Last-Modified", format_http_date(record.modified_ms // 1000)),
+            ("ETag", f'"{record.etag}"'),
+        ]
+        stored = record.headers
+        if isinstance(outcome, NotModified):
+            if stored.cache_control is not None:
+                headers.append(("Cache-Control", stored.cache_control))
+            if stored.expires is not None:
+                headers.append(("Expires", stored.expires))
+            return _ReadPlan(304, headers, 0, 0)
+        headers.append(("Accept-Ranges", "bytes"))
+        headers += _stored_headers(stored, operation.overrides)
+        if isinstance(outcome, Full):
+            status, start, stop = 200, 0, record.size_bytes
+            shows_checksum = operation.shows_checksum
+        else:
+            status, start, stop = 206, outcome.start, outcome.stop
+            shows_checksum = operation.shows_checksum and outcome.shows_checksum
+            headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{record.size_bytes}"))
+        if shows_checksum:
+            headers += checksum_headers(record.checksum)
+        return _ReadPlan(status, headers, start, stop)
+
+
+class _ReadPlan(NamedTuple):
+    """How a read is answered; bytes ``[start, stop)``. A named tuple: one per GET, on the hot path."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    start: int
+    stop: int
+
+
+def _stored_headers(
+    stored: StoredHeaders, overrides: tuple[tuple[str, str], ...]
+) -> list[tuple[str, str]]:
+    headers = [("Content-Type", stored.content_type or DEFAULT_CONTENT_TYPE)]
+    if stored is not PLAIN and stored != PLAIN:
+        for name, value in (
+            ("Cache-Control", stored.cache_control),
+            ("Content-Disposition", stored.content_disposition),
+            ("Content-Encoding", stored.content_encoding),
+            ("Content-Language", stored.content_language),
+            ("Expires", stored.expires),
+        ):
+            if value is not None:
+                headers.append((name, value))
+        headers += [(META_PREFIX + name, value) for name, value in stored.user]
+    if overrides:
+        replaced = {name for name, _ in overrides}
+        headers = [header for header in headers if header[0] not in replaced]
+        headers += overrides
+    return headers
+
+
+class _Maker:
+    """A running checksum that knows its algorithm."""
+
+    def __init__(self, algorithm: ChecksumAlgorithm) -> None:
+        self._algorithm = algorithm
+        self._hasher: Hasher = new_hasher(algorithm)
+
+    def update(self, data: bytes | memoryview) -> None:
+        self._hasher.update(data)
+
+    def finish(self) -> Checksum:
+        return Checksum(algorithm=self._algorithm, digest=self._hasher.digest())
+
+
+def _target(exchange: Exchange, bucket: str, key: str) -> Target:
+    return Target(access_key=exchange.access_key, bucket=bucket, key=key)
+
+
+def _unexpected(result: Result, exchange: Exchange, bucket: str, key: str) -> S3Error:
+    """The error of a rejection; any other result of another command's kind is our bug."""
+    assert isinstance(result, Rejection), f"the catalog answered {type(result).__name__}"
+    return rejected(result, exchange, bucket, key)

@@ -1,0 +1,210 @@
+"""One frozen dataclass per S3 operation: what a request asks for, every header and parameter read. Pure.
+
+Made by ``parsing.parse_operation``. Ranges, digests and conditions are values here, not text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sos.catalog.model import (
+    ChecksumAlgorithm,
+    CopySourceCondition,
+    StoredHeaders,
+    WriteCondition,
+)
+from sos.s3.checksums import DigestPlan
+from sos.s3.conditional import ReadConditions
+from sos.s3.listing import ListParameters
+from sos.s3.sigv4 import Payload
+
+NullVersion = Literal["null"]  # the one version of every object while no bucket has versioning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyPlan:
+    """How to read a request body. ``size_bytes``: of the decoded body; ``None`` = not announced (superset).
+
+    ``is_chunked``: aws-chunked, to be peeled. ``bytes_max``: refuse more while reading.
+    """
+
+    payload: Payload
+    digests: DigestPlan
+    size_bytes: int | None
+    bytes_max: int
+    is_chunked: bool
+
+
+# --- operations -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListBuckets:
+    """``shows_region``: any parameter was given (s3.md 1.1.3)."""
+
+    prefix: str
+    continuation_token: str
+    bucket_region: str | None
+    max_buckets: int
+    shows_region: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketOperation:
+    """An operation on a bucket. ``expected_owner``: ``x-amz-expected-bucket-owner``, not yet judged."""
+
+    bucket: str
+    expected_owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateBucket(BucketOperation):
+    """``body is None``: empty. Its location constraint goes to ``parsing.check_location``."""
+
+    body: BodyPlan | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadBucket(BucketOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteBucket(BucketOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetBucketLocation(BucketOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListObjects(BucketOperation):
+    list: ListParameters
+    marker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListObjectsV2(BucketOperation):
+    """``continuation_token`` goes to ``listing.list_position``, with the cluster's token secret."""
+
+    list: ListParameters
+    continuation_token: str | None
+    start_after: str | None
+    fetch_owner: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListObjectVersions(BucketOperation):
+    list: ListParameters
+    key_marker: str
+    version_id_marker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListMultipartUploads(BucketOperation):
+    """Nothing is ever listed until multipart uploads exist (s3.md 1.4); ``list.max_keys`` is ``max-uploads``."""
+
+    list: ListParameters
+    key_marker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteObjects(BucketOperation):
+    """Its body goes to ``xml.parse_delete``, once its digests held."""
+
+    body: BodyPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetSubresource(BucketOperation):
+    """``GET ?selector`` of a configuration that is not there (s3.md 1.4). ``key`` is empty on a bucket."""
+
+    key: str
+    selector: str
+    configuration_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSubresource(BucketOperation):
+    """``DELETE ?selector``: 204, there is nothing to delete. ``key`` is empty on a bucket."""
+
+    key: str
+    selector: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectOperation(BucketOperation):
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutObject(ObjectOperation):
+    headers: StoredHeaders
+    condition: WriteCondition
+    body: BodyPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyObject(ObjectOperation):
+    """``headers is None``: keep the source's. ``algorithm``: recompute the checksum with it.
+
+    ``changes_something``: a copy onto itself is legal (s3.md 1.1.6).
+    """
+
+    source_bucket: str
+    source_key: str
+    source_condition: CopySourceCondition
+    source_condition_names: tuple[str, ...]
+    expected_source_owner: str | None
+    condition: WriteCondition
+    headers: StoredHeaders | None
+    algorithm: ChecksumAlgorithm | None
+    changes_something: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOperation(ObjectOperation):
+    """``overrides``: response headers to replace on a 200 or 206."""
+
+    conditions: ReadConditions
+    overrides: tuple[tuple[str, str], ...]
+    shows_checksum: bool
+    version_id: NullVersion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetObject(ReadOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadObject(ReadOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteObject(ObjectOperation):
+    condition: WriteCondition
+    version_id: NullVersion | None
+
+
+Operation = (
+    ListBuckets
+    | CreateBucket
+    | HeadBucket
+    | DeleteBucket
+    | GetBucketLocation
+    | ListObjects
+    | ListObjectsV2
+    | ListObjectVersions
+    | ListMultipartUploads
+    | DeleteObjects
+    | GetSubresource
+    | DeleteSubresource
+    | PutObject
+    | CopyObject
+    | GetObject
+    | HeadObject
+    | DeleteObject
+)

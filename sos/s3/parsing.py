@@ -1,0 +1,459 @@
+"""From an authenticated request head to one operation. Pure.
+
+Step 4 of s3.md 1.0: unsupported features, header syntax, 411, sizes. Nothing a client says is dropped silently: what
+we do not do is refused by name (s3.md 1.4, 1.5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from sos.catalog.model import ALWAYS, SOURCE_ALWAYS, WriteCondition
+from sos.limits import KEY_BYTES_MAX, XML_BYTES_MAX, XML_CONFIG_BYTES_MAX
+from sos.s3.bodies import has_body, plan_document, plan_object
+from sos.s3.checksums import parse_algorithm
+from sos.s3.conditional import (
+    READ_CONDITIONS,
+    parse_read_conditions,
+    parse_source_condition,
+    parse_write_condition,
+    source_condition_names,
+)
+from sos.s3.errors import (
+    FeatureNotImplemented,
+    IllegalLocationConstraintException,
+    InvalidArgument,
+    InvalidBucketName,
+    InvalidLocationConstraint,
+    InvalidRequest,
+    InvalidStorageClass,
+    InvalidURI,
+    KeyTooLongError,
+    NoSuchBucket,
+)
+from sos.s3.head import (
+    PLAIN_NAMES,
+    RequestHead,
+    check_header_value,
+    percent_decode,
+    with_query_headers,
+)
+from sos.s3.listing import (
+    parse_list_parameters,
+    parse_max_buckets,
+    parse_upload_marker,
+    parse_version_marker,
+)
+from sos.s3.metadata import parse_stored_headers
+from sos.s3.operations import (
+    CopyObject,
+    CreateBucket,
+    DeleteBucket,
+    DeleteObject,
+    DeleteObjects,
+    DeleteSubresource,
+    GetBucketLocation,
+    GetObject,
+    GetSubresource,
+    HeadBucket,
+    HeadObject,
+    ListBuckets,
+    ListMultipartUploads,
+    ListObjects,
+    ListObjectsV2,
+    ListObjectVersions,
+    NullVersion,
+    Operation,
+    PutObject,
+)
+from sos.s3.sigv4 import Payload
+from sos.s3.target import Kind, S3Settings, Target, is_bucket_name
+
+# --- what is refused (s3.md 1.5) --------------------------------------------------------------------
+_REFUSED: Final = frozenset(
+    {
+        *("x-amz-website-redirect-location", "x-amz-write-offset-bytes", "x-amz-if-match-size"),
+        *("x-amz-if-match-last-modified-time", "x-amz-mfa", "x-amz-bucket-namespace"),
+        "x-amz-tagging",
+    }
+)
+_REFUSED_PREFIXES: Final = (
+    "x-amz-server-side-encryption",
+    "x-amz-copy-source-server-side-encryption",
+    "x-amz-grant-",
+    "x-amz-object-lock-",
+)
+_NO_CONDITIONS: Final[frozenset[str]] = frozenset()
+_CANNED_ACLS_THAT_HOLD: Final = frozenset({"private", "bucket-owner-full-control"})
+_CANNED_ACLS: Final = _CANNED_ACLS_THAT_HOLD | {
+    *("public-read", "public-read-write", "authenticated-read", "aws-exec-read"),
+    *("bucket-owner-read", "log-delivery-write"),
+}
+_OWNERSHIPS: Final = frozenset({"BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"})
+_OVERRIDES: Final = {
+    "response-content-type": "Content-Type",
+    "response-content-language": "Content-Language",
+    "response-content-encoding": "Content-Encoding",
+    "response-content-disposition": "Content-Disposition",
+    "response-cache-control": "Cache-Control",
+    "response-expires": "Expires",
+}
+_SOURCE_VERSION: Final = "?versionId="
+
+
+def parse_operation(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings, *, presigned: bool
+) -> Operation:
+    """The operation that ``target`` names, from an authenticated head.
+
+    Raises: NotImplemented, InvalidArgument, InvalidRequest, MissingContentLength, EntityTooLarge, the errors of the
+    parsers it calls; NoSuchBucket or InvalidBucketName last, for a name that cannot exist.
+    """
+    if presigned:
+        head = with_query_headers(head)
+    kind = target.kind
+    if kind is Kind.UNSUPPORTED:
+        raise FeatureNotImplemented(target.selector, f"{head.method} ?{target.selector}")
+    if kind is Kind.GET_OBJECT or kind is Kind.HEAD_OBJECT:
+        operation: Operation = _parse_read(target, head)
+    elif kind is Kind.PUT_OBJECT:
+        operation = _parse_put(target, head, payload, settings)
+    elif kind is Kind.DELETE_OBJECT:
+        operation = _parse_delete(target, head, settings)
+    else:
+        operation = _parse_other(target, head, payload, settings)
+    if payload.is_chunked and kind is not Kind.PUT_OBJECT:
+        raise InvalidRequest(
+            message="A streaming payload is only for uploads of objects and parts."
+        )
+    if not is_bucket_name(target.bucket) and target.bucket:
+        raise (InvalidBucketName if kind is Kind.CREATE_BUCKET else NoSuchBucket)(target.bucket)
+    return operation
+
+
+def _parse_other(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings
+) -> Operation:
+    _refuse_headers(head.headers, _NO_CONDITIONS)
+    params, bucket = head.params, target.bucket
+    owner = head.headers.get("x-amz-expected-bucket-owner")
+    match target.kind:
+        case Kind.LIST_BUCKETS:
+            return _parse_list_buckets(params)
+        case Kind.CREATE_BUCKET:
+            return _parse_create_bucket(target, head, payload, settings)
+        case Kind.HEAD_BUCKET:
+            return HeadBucket(bucket=bucket, expected_owner=owner)
+        case Kind.DELETE_BUCKET:
+            return DeleteBucket(bucket=bucket, expected_owner=owner)
+        case Kind.GET_BUCKET_LOCATION:
+            return GetBucketLocation(bucket=bucket, expected_owner=owner)
+        case Kind.DELETE_OBJECTS:
+            return _parse_delete_objects(target, head, payload, settings)
+        case Kind.GET_SUBRESOURCE:
+            return GetSubresource(
+                bucket=bucket,
+                expected_owner=owner,
+                key=target.key,
+                selector=target.selector,
+                configuration_id=params.get("id"),
+            )
+        case Kind.DELETE_SUBRESOURCE:
+            return DeleteSubresource(
+                bucket=bucket, expected_owner=owner, key=target.key, selector=target.selector
+            )
+        case _:
+            return _parse_list(target, params, owner)
+
+
+# --- buckets ----------------------------------------------------------------------------------------
+def _parse_list_buckets(params: Mapping[str, str]) -> ListBuckets:
+    region = params.get("bucket-region")
+    if region is not None and not re.fullmatch(r"[a-z0-9-]{1,64}", region):
+        raise InvalidArgument("bucket-region", region, message="Invalid bucket region")
+    named = ("prefix", "continuation-token", "bucket-region", "max-buckets")
+    return ListBuckets(
+        prefix=params.get("prefix", ""),
+        continuation_token=params.get("continuation-token", ""),
+        bucket_region=region,
+        max_buckets=parse_max_buckets(params),
+        shows_region=any(name in params for name in named),
+    )
+
+
+def _parse_create_bucket(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings
+) -> CreateBucket:
+    headers = head.headers
+    _check_acl(headers)
+    if headers.get("x-amz-bucket-object-lock-enabled", "false").lower() != "false":
+        raise FeatureNotImplemented("x-amz-bucket-object-lock-enabled")
+    ownership = headers.get("x-amz-object-ownership")
+    if ownership is not None and ownership != "BucketOwnerEnforced":
+        if ownership not in _OWNERSHIPS:
+            raise InvalidArgument("x-amz-object-ownership", ownership)
+        raise FeatureNotImplemented("x-amz-object-ownership")
+    body = None
+    if has_body(headers):
+        body = plan_document(headers, payload, settings, XML_CONFIG_BYTES_MAX)
+    return CreateBucket(bucket=target.bucket, body=body)
+
+
+def check_location(constraint: str | None, region: str) -> None:
+    """Judge a CreateBucket's LocationConstraint (s3.md 1.1.2); ``None`` or empty: there was none.
+
+    Raises: InvalidLocationConstraint, IllegalLocationConstraintException.
+    """
+    if region == "us-east-1":
+        if constraint:
+            raise InvalidLocationConstraint(constraint)
+        return
+    if constraint == "EU":
+        constraint = "eu-west-1"
+    if constraint != region:
+        raise IllegalLocationConstraintException(
+            message=f"The {constraint or 'unspecified'} location constraint is incompatible for the region specific"
+            " endpoint this request was sent to."
+        )
+
+
+def _parse_list(target: Target, params: Mapping[str, str], owner: str | None) -> Operation:
+    if target.kind is Kind.LIST_MULTIPART_UPLOADS:
+        return ListMultipartUploads(
+            bucket=target.bucket,
+            expected_owner=owner,
+            list=parse_list_parameters(params, size_name="max-uploads"),
+            key_marker=parse_upload_marker(params),
+        )
+    parameters = parse_list_parameters(params)
+    if target.kind is Kind.LIST_OBJECTS_V2:
+        return ListObjectsV2(
+            bucket=target.bucket,
+            expected_owner=owner,
+            list=parameters,
+            continuation_token=params.get("continuation-token"),
+            start_after=params.get("start-after"),
+            fetch_owner=params.get("fetch-owner", "").lower() == "true",
+        )
+    if target.kind is Kind.LIST_OBJECTS:
+        return ListObjects(
+            bucket=target.bucket,
+            expected_owner=owner,
+            list=parameters,
+            marker=params.get("marker", ""),
+        )
+    assert target.kind is Kind.LIST_OBJECT_VERSIONS, target.kind
+    key_marker, version_id_marker = parse_version_marker(params)
+    return ListObjectVersions(
+        bucket=target.bucket,
+        expected_owner=owner,
+        list=parameters,
+        key_marker=key_marker,
+        version_id_marker=version_id_marker,
+    )
+
+
+def _parse_delete_objects(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings
+) -> DeleteObjects:
+    if payload.is_chunked:
+        raise InvalidRequest(
+            message="A streaming payload is only for uploads of objects and parts."
+        )
+    body = plan_document(head.headers, payload, settings, XML_BYTES_MAX)
+    if not body.digests.is_promised:
+        raise InvalidRequest(
+            message="Missing required header for this request: Content-MD5 OR x-amz-checksum-*"
+        )
+    return DeleteObjects(
+        bucket=target.bucket,
+        expected_owner=head.headers.get("x-amz-expected-bucket-owner"),
+        body=body,
+    )
+
+
+# --- objects ----------------------------------------------------------------------------------------
+def _parse_read(target: Target, head: RequestHead) -> GetObject | HeadObject:
+    headers, params = head.headers, head.params
+    _refuse_headers(headers, READ_CONDITIONS)
+    overrides: tuple[tuple[str, str], ...] = ()
+    version_id: NullVersion | None = None
+    if params:
+        overrides = _parse_overrides(params)
+        version_id = _parse_version_id(params)
+    make = GetObject if target.kind is Kind.GET_OBJECT else HeadObject
+    return make(
+        bucket=target.bucket,
+        expected_owner=headers.get("x-amz-expected-bucket-owner"),
+        key=target.key,
+        conditions=parse_read_conditions(headers, params),
+        overrides=overrides,
+        shows_checksum=headers.get("x-amz-checksum-mode", "").upper() == "ENABLED",
+        version_id=version_id,
+    )
+
+
+def _parse_overrides(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found = [(header, params[name]) for name, header in _OVERRIDES.items() if name in params]
+    for header, value in found:
+        check_header_value(f"response-{header.lower()}", value)
+    return tuple(found)
+
+
+def _parse_version_id(params: Mapping[str, str]) -> NullVersion | None:
+    """Only ``null`` names a version while no bucket has versioning (s3.md 1.1.5)."""
+    version_id = params.get("versionId")
+    if version_id is None:
+        return None
+    if version_id != "null":
+        raise InvalidArgument("versionId", version_id, message="Invalid version id specified")
+    return "null"
+
+
+def _parse_delete(target: Target, head: RequestHead, settings: S3Settings) -> DeleteObject:
+    headers = head.headers
+    _refuse_headers(headers, READ_CONDITIONS)
+    return DeleteObject(
+        bucket=target.bucket,
+        expected_owner=headers.get("x-amz-expected-bucket-owner"),
+        key=target.key,
+        condition=parse_write_condition(headers, is_delete=True, superset=settings.superset),
+        version_id=_parse_version_id(head.params),
+    )
+
+
+def _parse_put(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings
+) -> PutObject | CopyObject:
+    headers, params = head.headers, head.params
+    is_conditional = _refuse_headers(headers, READ_CONDITIONS)
+    if params:
+        _refuse_put_parameters(params)
+    _check_acl(headers)
+    storage_class = headers.get("x-amz-storage-class", "STANDARD")
+    if storage_class != "STANDARD":
+        raise InvalidStorageClass(storage_class)
+    condition = ALWAYS
+    if is_conditional:
+        condition = parse_write_condition(headers, is_delete=False, superset=settings.superset)
+    if "x-amz-copy-source" in headers:
+        return _parse_copy(target, headers, payload, condition)
+    stored = parse_stored_headers(headers)
+    return PutObject(
+        bucket=target.bucket,
+        expected_owner=headers.get("x-amz-expected-bucket-owner"),
+        key=target.key,
+        headers=stored,
+        condition=condition,
+        body=plan_object(headers, payload, settings),
+    )
+
+
+def _refuse_put_parameters(params: Mapping[str, str]) -> None:
+    if "partNumber" in params:  # with an uploadId, it would not have come here
+        raise InvalidArgument(
+            "uploadId", "", message="This operation does not accept partNumber without uploadId"
+        )
+    if "versionId" in params:
+        raise InvalidArgument(
+            "versionId", params["versionId"], message="This operation does not accept a version-id."
+        )
+
+
+def _parse_copy(
+    target: Target, headers: Mapping[str, str], payload: Payload, condition: WriteCondition
+) -> CopyObject:
+    if payload.is_chunked or has_body(headers):
+        raise InvalidRequest(message="A copy takes no body.")
+    if "x-amz-copy-source-range" in headers:
+        raise FeatureNotImplemented("x-amz-copy-source-range")
+    bucket, key, version_id = _parse_copy_source(headers["x-amz-copy-source"])
+    replaces = _parse_directive(headers, "x-amz-metadata-directive")
+    _parse_directive(headers, "x-amz-tagging-directive")  # there are no tags to keep or replace
+    algorithm = headers.get("x-amz-checksum-algorithm")
+    names = source_condition_names(headers)
+    if not is_bucket_name(bucket):
+        raise NoSuchBucket(bucket)
+    return CopyObject(
+        bucket=target.bucket,
+        expected_owner=headers.get("x-amz-expected-bucket-owner"),
+        key=target.key,
+        source_bucket=bucket,
+        source_key=key,
+        source_condition=parse_source_condition(headers) if names else SOURCE_ALWAYS,
+        source_condition_names=names,
+        expected_source_owner=headers.get("x-amz-source-expected-bucket-owner"),
+        condition=condition,
+        headers=parse_stored_headers(headers) if replaces else None,
+        algorithm=parse_algorithm(algorithm) if algorithm is not None else None,
+        changes_something=(
+            replaces
+            or algorithm is not None
+            or version_id is not None
+            or condition.if_match is not None
+            or "x-amz-storage-class" in headers
+        ),
+    )
+
+
+def _parse_directive(headers: Mapping[str, str], name: str) -> bool:
+    """Whether a directive says REPLACE. Raises: InvalidArgument."""
+    text = headers.get(name, "COPY")
+    if text not in ("COPY", "REPLACE"):
+        raise InvalidArgument(name, text, message="Unknown metadata directive.")
+    return text == "REPLACE"
+
+
+def _parse_copy_source(text: str) -> tuple[str, str, NullVersion | None]:
+    """Bucket, key and version of ``x-amz-copy-source`` (s3.md 1.1.6): percent-decoded once, ``+`` stays."""
+    source, found, version_id = text.removeprefix("/").rpartition(_SOURCE_VERSION)
+    if not found:
+        source = version_id
+    try:
+        bucket, _, key = percent_decode(source).partition("/")
+    except InvalidURI as error:
+        raise _bad_copy_source(text) from error
+    if not bucket or not key or (found and version_id != "null"):
+        raise _bad_copy_source(text)
+    size_bytes = len(key.encode())
+    if size_bytes > KEY_BYTES_MAX:
+        raise KeyTooLongError(str(size_bytes), str(KEY_BYTES_MAX))
+    return bucket, key, "null" if found else None
+
+
+def _bad_copy_source(text: str) -> InvalidArgument:
+    return InvalidArgument(
+        "x-amz-copy-source", text, message="Invalid copy source object key, bucket or version"
+    )
+
+
+# --- headers --------------------------------------------------------------------------------------
+def _refuse_headers(headers: Mapping[str, str], conditions: frozenset[str]) -> bool:
+    """501 for every header that asks for what we do not do. ``conditions``: the ``If-*`` that are parsed later.
+
+    Returns: whether there is any of these.
+    """
+    is_conditional = False
+    for name in headers:
+        if name in PLAIN_NAMES:
+            continue
+        if name.startswith("x-amz-"):
+            if name in _REFUSED or name.startswith(_REFUSED_PREFIXES):
+                raise FeatureNotImplemented(name)
+        elif name.startswith("if-"):
+            if name not in conditions:
+                raise FeatureNotImplemented(name)
+            is_conditional = True
+    return is_conditional
+
+
+def _check_acl(headers: Mapping[str, str]) -> None:
+    """Canned ACLs that change nothing pass (s3.md 1.5)."""
+    acl = headers.get("x-amz-acl")
+    if acl is None or acl in _CANNED_ACLS_THAT_HOLD:
+        return
+    if acl in _CANNED_ACLS:
+        raise FeatureNotImplemented("x-amz-acl")
+    raise InvalidArgument("x-amz-acl", acl)

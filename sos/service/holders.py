@@ -1,0 +1,133 @@
+"""Copies gained late or lost: told to the catalog by the member that has, or had, them (protocols.md 4.1).
+
+A member that finished a blob after the write had its quorum is told so by the gateway that carried the
+write, and reports its own copy. Whatever gets lost on the way is found by the full comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sos.blob.format import BLOB_ID_BYTES
+from sos.blob.peer_errors import Damaged, NotHere
+from sos.blob.wire import Status
+from sos.catalog.model import BlobId
+from sos.errors import Unavailable
+from sos.telemetry import log
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sos.blob.exchange import PeerExchange
+    from sos.blob.files import BlobFiles
+    from sos.blob.handshake import PeerAddress
+    from sos.blob.peer import PeerServer
+    from sos.blob.peer_client import PeerClient
+    from sos.catalog.model import NodeId
+    from sos.service.members import MemberAddresses
+
+ROUTE: Final = "/stored"
+# The report counts only once the command that names the blob is committed: it follows the late answer.
+_PAUSE_S: Final = 0.25
+_IDS_MAX: Final = 4096  # a message of 64 KiB
+
+
+class ReportingLink(Protocol):
+    """What is needed of ``sos.link.CoreLink``."""
+
+    async def report_holders(self, gained: Sequence[BlobId], lost: Sequence[BlobId]) -> None: ...
+
+
+class HolderNotices:
+    """Gathers late and lost copies of a moment, and sends them on together."""
+
+    def __init__(
+        self,
+        link: ReportingLink,
+        *,
+        self_id: NodeId,
+        members: MemberAddresses,
+        peers: PeerClient,
+        files: BlobFiles,
+    ) -> None:
+        self._link = link
+        self._self_id = self_id
+        self._members = members
+        self._peers = peers
+        self._files = files
+        self._late: dict[NodeId, list[BlobId]] = {}
+        self._lost: list[BlobId] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def late(self, blob: BlobId, node: NodeId) -> None:
+        """``node`` made ``blob`` durable after the write had its quorum."""
+        self._late.setdefault(node, []).append(blob)
+        self._schedule()
+
+    def lost(self, blob: BlobId) -> None:
+        """This node has no good copy of ``blob`` any more."""
+        self._lost.append(blob)
+        self._schedule()
+
+    def serve(self, server: PeerServer) -> None:
+        """Take the notices of other members on the blob port."""
+        server.add_route("POST", ROUTE, self._stored)
+
+    async def close(self) -> None:
+        """Forget what was not sent yet: the full comparison finds it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _schedule(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        try:
+            while self._late or self._lost:
+                await asyncio.sleep(_PAUSE_S)
+                late, self._late = self._late, {}
+                lost, self._lost = self._lost, []
+                gained = late.pop(self._self_id, [])
+                await self._report(gained, lost)
+                for address in self._members.of(frozenset(late)):
+                    await self._tell(address, late[address.node])
+        finally:
+            self._task = None
+
+    async def _report(self, gained: Sequence[BlobId], lost: Sequence[BlobId]) -> None:
+        if not gained and not lost:
+            return
+        try:
+            await self._link.report_holders(gained, lost)
+        except Unavailable as error:
+            log.warning("service.holders.unreported", blobs=len(gained), reason=str(error))
+
+    async def _tell(self, address: PeerAddress, blobs: list[BlobId]) -> None:
+        for start in range(0, len(blobs), _IDS_MAX):
+            body = b"".join(blobs[start : start + _IDS_MAX])
+            try:
+                async with self._peers.call(address, "POST", ROUTE, body=body):
+                    pass
+            except (Unavailable, NotHere, Damaged) as error:
+                log.info("service.holders.untold", peer=address.node, reason=str(error))
+
+    async def _stored(self, exchange: PeerExchange) -> None:
+        """Another member saw this node finish these blobs: report those that are here."""
+        exchange.accept()
+        received = bytearray()
+        async for piece, _ in exchange.body():
+            received += piece
+            if len(received) > _IDS_MAX * BLOB_ID_BYTES:
+                await exchange.answer(Status.BAD_REQUEST, "too many ids")
+                return
+        if len(received) % BLOB_ID_BYTES:
+            await exchange.answer(Status.BAD_REQUEST, "not a list of ids")
+            return
+        await exchange.answer(Status.OK)
+        for start in range(0, len(received), BLOB_ID_BYTES):
+            blob = BlobId(bytes(received[start : start + BLOB_ID_BYTES]))
+            if await self._files.exists(blob):
+                self.late(blob, self._self_id)

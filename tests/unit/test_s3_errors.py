@@ -1,0 +1,150 @@
+"""The table of S3 errors (s3.md 9)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sos.catalog.model import Rejection
+from sos.s3 import errors
+from sos.s3.errors import NoSuchKey, S3Error, Subject, s3_error_for
+
+STATUS: dict[str, int] = {  # section 9, and the codes of 1.4
+    "AccessDenied": 403,
+    "AccessForbidden": 403,
+    "AuthorizationHeaderMalformed": 400,
+    "AuthorizationQueryParametersError": 400,
+    "BadDigest": 400,
+    "BadRequest": 400,
+    "BucketAlreadyOwnedByYou": 409,
+    "BucketNotEmpty": 409,
+    "EntityTooLarge": 400,
+    "IllegalLocationConstraintException": 400,
+    "IncompleteBody": 400,
+    "InternalError": 500,
+    "InvalidAccessKeyId": 403,
+    "InvalidArgument": 400,
+    "InvalidBucketName": 400,
+    "InvalidChunkSizeError": 403,
+    "InvalidDigest": 400,
+    "InvalidLocationConstraint": 400,
+    "InvalidPartNumber": 416,
+    "InvalidRange": 416,
+    "InvalidRequest": 400,
+    "InvalidStorageClass": 400,
+    "InvalidToken": 400,
+    "InvalidURI": 400,
+    "KeyTooLongError": 400,
+    "MalformedTrailerError": 400,
+    "MalformedXML": 400,
+    "MaxMessageLengthExceeded": 400,
+    "MetadataTooLarge": 400,
+    "MethodNotAllowed": 405,
+    "MissingContentLength": 411,
+    "NoSuchBucket": 404,
+    "NoSuchBucketPolicy": 404,
+    "NoSuchCORSConfiguration": 404,
+    "NoSuchConfiguration": 404,
+    "NoSuchKey": 404,
+    "NoSuchLifecycleConfiguration": 404,
+    "NoSuchPublicAccessBlockConfiguration": 404,
+    "NoSuchTagSet": 404,
+    "NoSuchVersion": 404,
+    "NoSuchWebsiteConfiguration": 404,
+    "NotImplemented": 501,
+    "ObjectLockConfigurationNotFoundError": 404,
+    "OwnershipControlsNotFoundError": 404,
+    "PreconditionFailed": 412,
+    "ReplicationConfigurationNotFoundError": 404,
+    "RequestHeaderSectionTooLarge": 400,
+    "RequestTimeTooSkewed": 403,
+    "RequestTimeout": 400,
+    "ServerSideEncryptionConfigurationNotFoundError": 404,
+    "ServiceUnavailable": 503,
+    "SignatureDoesNotMatch": 403,
+    "SlowDown": 503,
+    "XAmzContentSHA256Mismatch": 400,
+}
+CLASSES: list[type[S3Error]] = [
+    found
+    for found in vars(errors).values()
+    if isinstance(found, type) and issubclass(found, S3Error) and found is not S3Error
+]
+
+
+def test_codes_and_statuses() -> None:
+    """Status and code are contract."""
+    assert {found.code: found.status for found in CLASSES} == STATUS
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_fields_keep_their_order(kind: type[S3Error]) -> None:
+    """Fields come in the order given in section 9, missing ones at the end are left out."""
+    names = kind.field_names
+    values = [str(number) for number in range(len(names))]
+    assert kind(*values).fields == tuple(zip(names, values, strict=True))
+    assert kind(*values[:-1]).fields == tuple(zip(names, values, strict=True))[:-1]
+    assert kind().message == kind.default_message
+
+
+def test_503_says_when_to_retry() -> None:
+    """1.0: certainly not applied -> 503 with ``Retry-After: 1``."""
+    for kind in CLASSES:
+        assert (("Retry-After", "1") in kind().headers) == (kind.status == 503)
+
+
+REJECTED: dict[Rejection, str] = {
+    Rejection.NO_SUCH_BUCKET: "NoSuchBucket",
+    Rejection.BUCKET_ALREADY_OWNED_BY_YOU: "BucketAlreadyOwnedByYou",
+    Rejection.BUCKET_NOT_EMPTY: "BucketNotEmpty",
+    Rejection.NO_SUCH_KEY: "NoSuchKey",
+    Rejection.PRECONDITION_FAILED_IF_MATCH: "PreconditionFailed",
+    Rejection.PRECONDITION_FAILED_IF_NONE_MATCH: "PreconditionFailed",
+    Rejection.NO_SUCH_SOURCE_BUCKET: "NoSuchBucket",
+    Rejection.NO_SUCH_SOURCE_KEY: "NoSuchKey",
+    Rejection.SOURCE_PRECONDITION_FAILED: "PreconditionFailed",
+    Rejection.SOURCE_CHANGED: "ServiceUnavailable",
+    Rejection.HOLDERS_TOO_FEW: "ServiceUnavailable",
+    Rejection.BLOB_BELOW_FLOOR: "ServiceUnavailable",
+    Rejection.BLOB_ALREADY_NAMED: "InternalError",
+    Rejection.INVALID_ACCESS_KEY: "InvalidAccessKeyId",
+    Rejection.TOO_OLD_TO_REMEMBER: "InternalError",
+    Rejection.ACCESS_KEY_EXISTS: "InternalError",
+    Rejection.SELF_COPY_WITHOUT_CHANGE: "InvalidRequest",
+    Rejection.UNKNOWN_COMMAND: "InternalError",
+    Rejection.SOURCE_TOO_LARGE: "InvalidRequest",
+    Rejection.NO_SUCH_VERSION: "NoSuchVersion",
+}
+
+
+@pytest.mark.parametrize("rejection", list(Rejection), ids=lambda rejection: rejection.name)
+def test_every_rejection_has_an_answer(rejection: Rejection) -> None:
+    """House style 6: the table from rejections to errors is exhaustive."""
+    subject = Subject(bucket="b", key="k", source_bucket="sb", source_key="sk", access_key="a")
+    assert s3_error_for(rejection, subject).code == REJECTED[rejection]
+
+
+def test_rejections_name_their_subject() -> None:
+    """Fields tell which bucket, key or condition it was."""
+    subject = Subject(
+        bucket="b", key="k", source_bucket="sb", source_key="sk", source_condition="x-if"
+    )
+    fields = {
+        rejection: s3_error_for(rejection, subject).fields
+        for rejection in (
+            Rejection.NO_SUCH_SOURCE_BUCKET,
+            Rejection.NO_SUCH_SOURCE_KEY,
+            Rejection.SOURCE_PRECONDITION_FAILED,
+            Rejection.PRECONDITION_FAILED_IF_NONE_MATCH,
+        )
+    }
+    assert list(fields.values()) == [
+        (("BucketName", "sb"),),
+        (("Key", "sk"),),
+        (("Condition", "x-if"),),
+        (("Condition", "If-None-Match"),),
+    ]
+
+
+def test_messages_are_the_exceptions_text() -> None:
+    """Logs name the code; a message can be given for one case."""
+    assert str(NoSuchKey("k", message="gone")) == "NoSuchKey: gone"
