@@ -10,8 +10,10 @@ import asyncio
 import hashlib
 import hmac
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 from urllib.parse import quote
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
@@ -119,8 +121,7 @@ class Connection(asyncio.Protocol):
 
     # --- asyncio.Protocol ---
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -200,12 +201,16 @@ class Connection(asyncio.Protocol):
         *,
         query: str = "",
         body: bytes | memoryview = b"",
+        repeat: tuple[bytes, int] | None = None,
         headers: tuple[tuple[str, str], ...] = (),
         payload: str | None = None,
         keep_body: bool = True,
         timeout_s: float = 30.0,
     ) -> Answer:
-        """Send one signed request and read its answer. Raises: ConnectionLost, TimeoutError."""
+        """Send one signed request and read its answer. Raises: ConnectionLost, TimeoutError.
+
+        ``repeat``: (piece, count) instead of ``body``: a body too large for memory, sent unsigned.
+        """
         loop = asyncio.get_running_loop()
         if self._transport is None:
             try:
@@ -213,10 +218,14 @@ class Connection(asyncio.Protocol):
                     await loop.create_connection(lambda: self, *self._address)
             except (OSError, TimeoutError) as error:
                 raise ConnectionLost(f"cannot connect: {error}", sent=False) from error
-        assert self._transport is not None
+            if self._transport is None:
+                raise ConnectionLost("closed as soon as it was open", sent=False)
+        if repeat is not None:
+            payload = UNSIGNED
         if payload is None:
             payload = hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256
-        has_body = bool(body) or method in ("PUT", "POST")
+        length = len(body) if repeat is None else len(repeat[0]) * repeat[1]
+        has_body = bool(length) or method in ("PUT", "POST")
         head = signed_head(
             self._credentials,
             method=method,
@@ -225,17 +234,21 @@ class Connection(asyncio.Protocol):
             query=query,
             headers=headers,
             payload=payload,
-            content_length=len(body) if has_body else None,
+            content_length=length if has_body else None,
         )
         self._keep_body = keep_body
         self._bodiless = method == "HEAD"
         self._waiter = loop.create_future()
         try:
             async with asyncio.timeout(timeout_s):
-                if len(body) <= 65_536:
+                if length <= 65_536:
                     self._transport.write(head + bytes(body))
+                elif repeat is None:
+                    view = memoryview(body)
+                    pieces = range(0, length, 1 << 20)
+                    await self._send_pieces(head, (view[at : at + (1 << 20)] for at in pieces))
                 else:
-                    await self._send_large(head, memoryview(body))
+                    await self._send_pieces(head, (repeat[0] for _ in range(repeat[1])))
                 return await self._waiter
         except TimeoutError:
             self.close()
@@ -243,11 +256,11 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
-    async def _send_large(self, head: bytes, body: memoryview) -> None:
+    async def _send_pieces(self, head: bytes, pieces: Iterable[bytes | memoryview]) -> None:
         assert self._transport is not None
         self._transport.write(head)
-        for start in range(0, len(body), 1 << 20):
+        for piece in pieces:
             if self._transport is None:
                 return  # the waiter holds the reason, or an early answer
-            self._transport.write(body[start : start + (1 << 20)])
+            self._transport.write(piece)
             await self._writable.wait()
