@@ -38,6 +38,7 @@ def main() -> int:
             nodes=arguments.nodes,
             seconds=arguments.virtual_seconds,
             catalog=arguments.catalog,
+            members=arguments.members,
         )
         runs += 1
         virtual_s += report.virtual_s
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=int, choices=(3, 5), help="default: drawn from the seed")
     parser.add_argument("--virtual-seconds", type=float, default=15.0, help="of faults, per seed")
     parser.add_argument("--catalog", action="store_true", help="the real catalog, not a small map")
+    parser.add_argument("--members", action="store_true", help="members come and go")
     parser.add_argument("--json", action="store_true", help="one JSON line instead of text")
     return parser
 

@@ -74,14 +74,19 @@ def open_listener(address: Address, *, purpose: str, flag: str) -> socket.socket
     return listener
 
 
-def prepare_directory(path: str) -> None:
-    """Make the data directory, 0700, or prove that it can be written. Raises: StartRefused."""
+def prepare_directory(path: str) -> bool:
+    """Make the data directory, 0700, or prove that it can be written; whether it is new.
+
+    Raises: StartRefused.
+    """
+    is_new = not os.path.exists(path)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
     except OSError as error:
         raise StartRefused(f"--data {path}: cannot be made: {error.strerror}") from error
     if not os.access(path, os.W_OK | os.X_OK | os.R_OK):
         raise StartRefused(f"--data {path}: not writable by this user; change its owner or mode")
+    return is_new
 
 
 class _Child:
@@ -107,6 +112,7 @@ class Node:
         self._restarts: dict[int, float] = {}  # gateway -> when to start it again
         self._deadline: float | None = None
         self._link_token = ""
+        self._is_new = False  # the data directory, until a core has kept something in it
 
     # --- start ------------------------------------------------------------------------------------
     def open(self) -> None:
@@ -120,14 +126,15 @@ class Node:
                 ("blob", config.node.blob_listen, "blobs", "--blob-listen"),
             ):
                 self._sockets[role] = open_listener(address, purpose=purpose, flag=flag)
-            prepare_directory(config.node.data)
+            self._is_new = prepare_directory(config.node.data)
         except StartRefused:
             self.close()
             raise
 
     def start(self) -> None:
-        """Spawn the core and the gateways; they wait for each other."""
-        assert self._sockets, "open() comes first"
+        """Spawn the core and the gateways; they wait for each other. Raises: StartRefused."""
+        if not self._sockets:
+            self.open()
         self.phase = NodePhase.RUNNING
         self.exit_code = 0
         self._deadline = None
@@ -181,6 +188,9 @@ class Node:
             self._deadline = time.monotonic() + DRAIN_S_MAX - _CORE_STOP_S - _KILL_S
             for child in self._gateways.values():
                 child.process.terminate()
+            # The gateways close their copies: a new client is refused instead of left waiting.
+            for role in ("s3", "blob"):
+                self._sockets.pop(role).close()
 
     def check(self) -> None:
         """Reap what ended and do what is due; called after SIGCHLD and when ``next_due`` passes."""
@@ -250,6 +260,16 @@ class Node:
         self._restarts.clear()
         self._deadline = None
         self.phase = NodePhase.DEAD
+        self.close()  # who connects to a dead node is refused instead of left waiting
+        if self._is_new and code == EXIT_USAGE:
+            self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        """A refused first start leaves nothing behind, if the core left the directory empty."""
+        try:
+            os.rmdir(self.config.node.data)
+        except OSError:
+            return  # something is in it: it stays
 
     def close(self) -> None:
         """Give the ports back."""
@@ -289,6 +309,8 @@ class Supervision:
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, self._on_signal)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, self._on_signal)
         poller = select.poll()
         poller.register(self._wakee, select.POLLIN)
         while True:
@@ -321,7 +343,7 @@ class Supervision:
         return max(0, int((min(dues) - time.monotonic()) * 1000) + 1)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number in (signal.SIGTERM, signal.SIGINT):
+        if number != signal.SIGCHLD:
             self._posted.append(self.finish)
 
     def _wake(self) -> None:

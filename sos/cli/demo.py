@@ -86,11 +86,19 @@ class DemoControl:
 
         def action() -> None:
             self._held.discard(node)
-            node.start()
+            self.start(node)
             done.set()
 
         self._supervision.post(action)
         done.wait()
+
+    def start(self, node: Node) -> None:
+        """Start a dead node; a refusal ends the demo. Main thread only."""
+        try:
+            node.start()
+        except StartRefused as error:
+            self.console.print(f"sos: {error}")
+            self._supervision.finish(error.exit_code)
 
     def is_held(self, node: Node) -> bool:
         return node in self._held
@@ -208,7 +216,7 @@ class _Restarter:
             self._supervision.finish(node.exit_code or 1)
             return
         console.print(f"{name} died ({node.exit_code}); starting it again")
-        node.start()
+        self._control.start(node)
 
 
 def _last_line(node: Node) -> str:

@@ -39,6 +39,11 @@ class Peers:
             return None
         return taken[1]
 
+    def applied(self, peer: NodeId) -> int | None:
+        """The applied index of the peer's last report, if it is fresh."""
+        report = self.report(peer)
+        return None if report is None else report.applied_index
+
     def take_table(self, peer: NodeId, table: dict[str, Any]) -> None:
         self._table = (self._clock.monotonic(), peer, table)
 

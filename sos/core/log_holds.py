@@ -6,6 +6,7 @@ make it begin again, for ever. The fetching core asks, and renews; so a hold out
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ from sos.raft.node import RaftNode
 RENEW_S: Final = 2.0
 # Also after the last renewal: the member installs, and is fed from there.
 _HELD_S: Final = 30.0
+_CAUGHT_UP_ENTRIES: Final = 100  # fewer than any journal keeps
 
 
 @dataclass(slots=True)
@@ -50,14 +52,24 @@ class LogHolds:
             self._holds[peer] = _Hold(fetch, index, until_s)
         self._apply()
 
-    def expire(self) -> None:
-        """Forget who has not asked for long."""
+    def update(self, applied: Callable[[NodeId], int | None]) -> None:
+        """Go along with members that installed their copy, let go of those that caught up or fell silent.
+
+        ``applied``: the applied index that a member last told.
+        """
+        if not self._holds:
+            return
         now = self._clock.monotonic()
-        over = [peer for peer, hold in self._holds.items() if hold.until_s <= now]
-        for peer in over:
-            del self._holds[peer]
-        if over:
-            self._apply()
+        for peer, hold in list(self._holds.items()):
+            index = applied(peer)
+            is_installed = index is not None and index > hold.index
+            if is_installed:
+                assert index is not None
+                hold.index, hold.until_s = index, now + _HELD_S
+            behind = self._raft.applied_index - hold.index
+            if hold.until_s <= now or (is_installed and behind <= _CAUGHT_UP_ENTRIES):
+                del self._holds[peer]
+        self._apply()
 
     def _apply(self) -> None:
         self._raft.hold_log_from(min((h.index for h in self._holds.values()), default=None))

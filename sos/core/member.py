@@ -330,7 +330,7 @@ class Member:
         if self.disk.look():
             log.warning("core.disk", is_low=self.disk.is_low, free_bytes=self.disk.free_bytes)
             self.push_state()
-        self._log_holds.expire()
+        self._log_holds.update(self.peers.applied)
         self.raft.compact(self.store.durable_index)
         self.store.clear_stale_readers()
         with self.store.view() as view:

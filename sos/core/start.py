@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,16 @@ from sos.config import Config, Secrets
 from sos.disk import Disk, Lock
 from sos.errors import EXIT_DAMAGE, EXIT_DISK, Corruption, StartRefused
 from sos.inherit import die_with_parent
-from sos.raft.identity import DataDirectory, Formed, lock_directory
+from sos.link.path import SOCKET_NAME
+from sos.raft.identity import (
+    IDENTITY_NAME,
+    LOCK_NAME,
+    PARTS,
+    DataDirectory,
+    Empty,
+    Formed,
+    lock_directory,
+)
 from sos.raft.journal import FileJournal, open_journal
 
 _PROBE_S_MAX: Final = 60.0
@@ -36,6 +46,7 @@ class OpenDirectory:
 
     lock: Lock
     directory: DataDirectory
+    is_new: bool  # this start made the identity
 
 
 def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirectory:
@@ -43,6 +54,7 @@ def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirector
     path = config.node.data
     lock = lock_directory(disk, path)
     directory = DataDirectory.load(disk, path, name=config.node.name)
+    is_new = directory is None
     if directory is None:
         directory = DataDirectory.create(disk, path, name=config.node.name, ids=ids)
     wiped = directory.wiped_parts()
@@ -56,7 +68,21 @@ def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirector
     if isinstance(formation, Formed):
         check_root_keys(config.secrets, decode_formation(formation.record))
     directory.raise_boot()
-    return OpenDirectory(lock=lock, directory=directory)
+    return OpenDirectory(lock=lock, directory=directory, is_new=is_new)
+
+
+def remove_unpromised(opened: OpenDirectory, path: str) -> None:
+    """Leave nothing of a first start that was refused before the node promised anything to anybody.
+
+    The identity goes last: one without parts, that promised nothing, is simply completed by the next start.
+    """
+    if not opened.is_new or not isinstance(opened.directory.identity.formation, Empty):
+        return
+    for part in PARTS:
+        shutil.rmtree(opened.directory.part(part), ignore_errors=True)
+    for name in (IDENTITY_NAME, SOCKET_NAME, LOCK_NAME):
+        if os.path.lexists(os.path.join(path, name)):
+            os.unlink(os.path.join(path, name))
 
 
 def check_root_keys(given: Secrets, record: FormationRecord) -> None:

@@ -8,7 +8,8 @@ Refuses to know: what a command means, sockets, disks other than the journal's, 
 The facade (``sos.raft.node``; types in ``sos.raft.api``)::
 
     RaftNode(*, self_id: NodeId, members: MemberList, journal, machine: StateMachine, links: Links,
-             clock: Clock, ids: IdSource, settings: RaftSettings = RaftSettings())
+             clock: Clock, ids: IdSource, settings: RaftSettings | None, installed_at: SnapshotPoint | None)
+        installed_at: what the catalog keeps beside an installed copy; finishes an install that a crash cut
         raises StartRefused (LogDetached when journal and catalog do not fit: come back as wiped)
       .wake: Callable[[], None]       set it; called when a tick is due at once (at most once per tick)
       .tick()                         one turn; on events and at least every 20 ms; raises only FatalStop
@@ -22,9 +23,9 @@ The facade (``sos.raft.node``; types in ``sos.raft.api``)::
       .set_learners(nodes)            fed while this node leads, never counted
       .compact(durable_index)         the machine holds this durably: the journal may drop older segments
       .hold_log_from(index | None)    while a snapshot is being served
-      .snapshot_point() -> SnapshotPoint       boundary entries and list at the machine's applied index
+      .snapshot_point(index | None) -> SnapshotPoint | None   boundary entries at that index, default applied
       .on_need_snapshot: Callable[[NodeId, int], None]   on the follower: fetch one from that leader
-      .install(point, swap) -> InstallDecision           ``swap()`` makes the fetched catalog current, durably
+      .install(point, members, swap) -> InstallDecision  ``swap()`` makes the fetched catalog current, durably
       .close()
     Links:        send(peer: NodeId, frame: bytes) -> bool
     StateMachine: applied() -> (index, term) ; apply(Sequence[LogEntry]) -> Sequence[object]

@@ -65,7 +65,7 @@ class Barriers:
         if leader is not None and core.is_connected(leader):
             seq = questions.next_question(now_s=self._clock.monotonic())
             if seq is not None:
-                self._send(leader, m.BarrierAsk(seq))
+                self._send(leader, m.BarrierAsk(seq, core.term()))
 
     def _turn_rounds(self) -> None:
         """The leader's part: begin a round if one is due, and end those that a majority confirmed."""
@@ -97,7 +97,13 @@ class Barriers:
             self._turn_rounds()
 
     def asked_by(self, peer: str, ask: m.BarrierAsk) -> None:
-        """A peer takes us for the leader."""
+        """A peer takes us for the leader; that alone may be the majority it asks for (``reads.py``)."""
+        core, membership = self._core, self._membership
+        if core.own_term_committed() and self._rounds.is_confirmed(
+            ask.term == core.term(), {peer}, membership.voters, membership.self_id
+        ):
+            self._send(peer, m.BarrierAnswer(ask.seq, ask.term, core.commit_index()))
+            return
         deadline_s = self._clock.monotonic() + self._settings.barrier_s_max
         self._rounds.add(RemoteBarrier(peer, ask.seq, deadline_s))
         self.turn()
@@ -109,6 +115,7 @@ class Barriers:
             return
         for waiter in self._questions.answered(answer.seq):
             waiter.done(answer.index)
+        self.turn()  # those who came meanwhile share the next question
 
     def leader_is_gone(self) -> None:
         self._questions.put_back()

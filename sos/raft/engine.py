@@ -2,7 +2,7 @@
 
 Kept of the library: elections, vote rules, the log matching of a sanitized append, the commit rule, the
 no-op at a term's start, stepping down. Replaced: journal, transport, apply, snapshots, compaction, membership,
-commands and the sending of entries (decision record 10 says why; tests/sim/switches.py turns each hook off).
+commands and the sending of entries (decision record 1 says why; tests/sim/switches.py turns each hook off).
 
 Inside the library ``self.__x`` is looked up as ``self._SyncObj__x``, so a method of that name overrides it.
 """

@@ -89,11 +89,12 @@ class Following:
         self.reply(peer, next_index, reset=True, success=False)
         return next_index <= message.first_index
 
-    def on_barrier_answer(self, answer: m.BarrierAnswer) -> None:
-        """As good as a heartbeat, for what our log is known to share with the leader's."""
+    def on_barrier_answer(self, answer: m.BarrierAnswer) -> bool:
+        """As good as a heartbeat, for what our log is known to share with the leader's; True: a turn is due."""
         term, verified = self._verified
         if term == answer.term == self._core.term():
             self.told_commit(min(answer.index, verified))
+        return self._told_commit > self._core.commit_index()
 
     # --- commit -----------------------------------------------------------------------------------
     def told_commit(self, index: int) -> None:

@@ -36,8 +36,9 @@ from sos.raft.formation_rules import (
 from sos.raft.founding import Founder, agrees, check_seeds, make_record, member_nodes, objection
 from sos.raft.handshake import Claim, LocalIdentity, RefusalCode
 from sos.raft.identity import DataDirectory, Empty, Prepared
+from sos.raft.links import LinkStatus
 from sos.raft.messages import MessageRefused
-from sos.raft.transport import LinkStatus, NodeTransport
+from sos.raft.transport import NodeTransport
 from sos.telemetry import log
 
 _LOOK_S: Final = 0.25
@@ -360,4 +361,4 @@ class Formation:
             self._conflict_since = now
         elif now - self._conflict_since > _CONFLICT_S_MAX:
             link = conflicts[0]
-            raise StartRefused(f"{link.name} at {link.address} refuses this node: {link.trouble}")
+            raise StartRefused(f"{link.name} at {link.address}: {link.trouble}")

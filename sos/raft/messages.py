@@ -109,9 +109,10 @@ class ReadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class BarrierAsk:
-    """Any node to its leader: which index must I have applied before I may read?"""
+    """Any node to its leader: which index must I have applied before I may read? ``term`` is the asker's own."""
 
     seq: int
+    term: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ _PLAIN: Final[dict[int, tuple[Callable[..., Message], int, int]]] = {
     8: (NewerTerm, 1, 0),
     9: (ReadAsk, 2, 0),
     10: (ReadAnswer, 2, 1),
-    11: (BarrierAsk, 1, 0),
+    11: (BarrierAsk, 2, 0),
     12: (BarrierAnswer, 3, 0),
     13: (Transfer, 1, 0),
 }

@@ -198,7 +198,7 @@ class RaftNode:
     def barrier(self, done: BarrierDone) -> None:
         """``done(index)``: once this node applied ``index``, its state holds all acknowledged before the call."""
         self._barriers.add(done)
-        self._wake()
+        self._guarded(self._barriers.turn)  # at once: it needs nothing of a turn
 
     def send_app(self, peer: NodeId, payload: bytes) -> bool:
         """Send bytes of the core's own; False: they certainly did not go."""
@@ -394,13 +394,18 @@ class RaftNode:
                 self._send(peer, m.ReadAnswer(message.seq, core.term(), is_current))
                 return
             case m.ReadAnswer():
+                if message.term <= core.term():
+                    self._barriers.confirmed_by(peer, message)
+                    return
                 self._adopt(peer, message.term)
-                self._barriers.confirmed_by(peer, message)
             case m.BarrierAsk():
                 self._barriers.asked_by(peer, message)
+                return
             case m.BarrierAnswer():
-                self._following.on_barrier_answer(message)
+                commits = self._following.on_barrier_answer(message)
                 self._barriers.answered(message)
+                if not commits:
+                    return
             case m.NeedSnapshot():
                 if self._following.on_need_snapshot(peer, message):
                     self.on_need_snapshot(peer, message.first_index)

@@ -3,6 +3,8 @@
 No clock decides anything (a lease gave 208-290 ms of stale reads in 8 of 8 runs, pysyncobj.md 6): a round's
 index was the leader's commit index when the round began, and holds once a majority said *after* the
 question that the leader's term is still theirs. Any later leader needed a durable higher term on one of them.
+A node's question to its leader carries the term the node is in: it is itself a confirmation, given after all who
+wait for its answer began. With three voters that and the leader's own are the majority, and no round is needed.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ import asyncio
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from sos.clock import Clock, IdSource
-from sos.limits import CLOCK_SKEW_S_MAX, PEER_DEAD_S, PEER_PING_S
+from sos.limits import CLOCK_SKEW_S_MAX, PEER_PING_S
 from sos.raft.api import NodeId
-from sos.raft.connection import OUTPUT_BYTES_MAX, Connection, Ended, Stage
+from sos.raft.connection import Connection, Ended, Stage
 from sos.raft.dialing import Dialer
 from sos.raft.frames import CHANNEL_FORMATION, CHANNEL_PING, CHANNEL_RAFT
 from sos.raft.handshake import (
@@ -49,61 +49,14 @@ from sos.raft.handshake import (
     judge,
     skew_ms,
 )
+from sos.raft.links import FormationHandler, LinkStatus, RaftHandler, TransportSettings
 from sos.raft.listening import Listener
 from sos.raft.messages import MessageRefused
 from sos.telemetry import log
 
-UNAUTHENTICATED_MAX: Final = 64  # the oldest gives way: a proof of the key takes milliseconds
-UNAUTHENTICATED_S_MAX: Final = 5.0
 _TICK_S: Final = PEER_PING_S / 2
 _REPEAT_LOG_S: Final = 60.0
 _LOGGED_MAX: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportSettings:
-    """Times in seconds and bounds; tests make them small."""
-
-    ping_s: float = PEER_PING_S
-    dead_s: float = PEER_DEAD_S
-    unauthenticated_s_max: float = UNAUTHENTICATED_S_MAX
-    unauthenticated_max: int = UNAUTHENTICATED_MAX
-    output_bytes_max: int = OUTPUT_BYTES_MAX
-
-
-class RaftHandler(Protocol):
-    """The Raft side: peers of the same cluster only."""
-
-    def on_connected(self, peer: NodeId, /) -> None: ...
-
-    def on_disconnected(self, peer: NodeId, /) -> None: ...
-
-    def on_frame(self, peer: NodeId, frame: bytes, /) -> None: ...
-
-
-class FormationHandler(Protocol):
-    """Peers of which at least one, they or this node, is not formed."""
-
-    def on_connected(self, claim: Claim, /) -> None: ...
-
-    def on_disconnected(self, peer: NodeId, /) -> None: ...
-
-    def on_message(self, peer: NodeId, payload: bytes, /) -> None:
-        """May raise MessageRefused."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkStatus:
-    """One name that is dialed. ``trouble``: why it is not connected, or what is odd although it is."""
-
-    name: str
-    address: str
-    node: NodeId | None
-    connected: bool
-    trouble: str | None
-    refusal: RefusalCode | None
-    skew_ms: int | None
 
 
 @dataclass(slots=True)

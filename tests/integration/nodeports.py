@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from sos.clock import Clock, SystemClock, SystemIds
 from sos.raft.handshake import LocalIdentity
-from sos.raft.transport import NodeTransport, TransportSettings
+from sos.raft.links import TransportSettings
+from sos.raft.transport import NodeTransport
 
 KEY = b"the cluster key of these tests"
 CLUSTER = b"c" * 16

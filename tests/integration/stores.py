@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import random
 import socket
@@ -227,7 +228,10 @@ def _node_id(node: TestNode) -> str:
 def member_row(cluster: Cluster, name: str) -> dict[str, object] | None:
     """What the leader says of a member; None while there is no leader."""
     for node in cluster.nodes:
-        status = node.status() if node.process is not None else None
+        if node.process is None:
+            continue
+        code, text = node.admin("/status", timeout_s=2.0)  # a paused one does not answer
+        status = json.loads(text) if code == 200 else None
         if status is not None and status["leader"] == status["node"] and status["ready"]:
             return next((row for row in status["members"] if row["name"] == name), None)
     return None

@@ -212,6 +212,7 @@ def test_a_wrong_cluster_key_is_refused_on_both_sides(tmp_path: Path) -> None:
         for node in cluster.nodes[:2]:
             cluster.start_node(node)
         assert "key" in _refusal(cluster, stranger)
+        assert not stranger.data.exists(), "nothing written"
 
         def told() -> bool:
             status = cluster.nodes[0].status()

@@ -311,7 +311,7 @@ def test_a_node_that_was_away_too_long_gets_a_copy_of_the_catalog(forgetful: Clu
     forgetful.start_node(away)
 
     _check_returned(forgetful, away, written)
-    assert _installs(away) == 1
+    assert _installs(away) == 1, away.log_tail()
 
 
 def test_gateways_serve_while_a_copy_is_installed(forgetful: Cluster) -> None:

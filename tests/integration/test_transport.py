@@ -7,14 +7,16 @@ import os
 import resource
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from random import Random
 
 import pytest
 import uvloop
 
 from sos.clock import ManualClock
+from sos.errors import FatalStop
 from sos.raft.handshake import RefusalCode
+from sos.raft.links import TransportSettings
 from sos.raft.messages import MessageRefused
-from sos.raft.transport import TransportSettings
 from tests.integration.nodeports import (
     KEY,
     Node,
@@ -73,6 +75,38 @@ def test_both_dialing_at_once_ends_in_one_connection_that_both_know(run: Run) ->
             await _both_ways()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_breaks_old_bytes_never_follow_new_ones(seed: int) -> None:
+    """faults.md 27, 29: connections cut at random on either side; each peer's frames stay in order, links return."""
+
+    async def scenario() -> None:
+        random = Random(seed)
+        nodes = [make_node(name) for name in ("n1", "n2", "n3")]
+        await start_all(*nodes)
+        await connected(*nodes)
+        count = 0
+        for _ in range(300):
+            sender = random.choice(nodes)
+            for peer in sender.transport.connected():
+                count += 1
+                sender.transport.send(peer, count.to_bytes(4, "big") * random.choice((1, 5000)))
+            if random.random() < 0.15:
+                links = [*sender.transport._links.values(), *sender.transport._pending]
+                link = random.choice(links) if links else None
+                if link is not None and link._transport is not None:
+                    random.choice((link._transport.abort, link._transport.close))()
+            await asyncio.sleep(random.choice((0, 0, 0.001, 0.01)))
+        await connected(*nodes)
+        for node in nodes:
+            for peer in {peer for peer, _ in node.handler.frames}:
+                numbers = [frame[:4] for one, frame in node.handler.frames if one == peer]
+                assert numbers == sorted(set(numbers))
+            assert len([sign for sign, _ in node.handler.events if sign == "-"]) > 0
+        await close_all(*nodes)
+
+    uvloop.run(scenario())
 
 
 async def _both_ways() -> None:
@@ -282,6 +316,36 @@ def test_a_frame_that_the_engine_refuses_ends_the_connection() -> None:
         await close_all(one, two)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("method", ["on_connected", "on_frame", "on_disconnected"])
+def test_a_fatal_stop_in_a_handler_reaches_the_loops_exception_handler(
+    run: Run, method: str
+) -> None:
+    """P19: an engine that must stop the process is heard, whatever callback it speaks in."""
+
+    async def scenario() -> None:
+        heard: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: heard.append(context.get("exception")))
+        one, two = make_node("n1"), make_node("n2")
+        stop = FatalStop("the disk is gone", exit_code=74)
+
+        def fail(*_: object) -> None:
+            raise stop
+
+        setattr(two.handler, method, fail)
+        await start_all(one, two)
+        await until(lambda: bool(one.transport.connected()), "connected")
+        one.transport.send(two.id, b"x")
+        if method == "on_disconnected":
+            await until(lambda: bool(two.handler.frames), "a frame")
+            await one.transport.close()
+        await until(lambda: stop in heard, "heard")
+        setattr(two.handler, method, lambda *_: None)
+        await close_all(one, two)
+
+    run(scenario())
 
 
 def test_too_large_or_unknown_is_not_sent() -> None:

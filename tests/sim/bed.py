@@ -21,7 +21,7 @@ from sos.raft.node import RaftNode
 from sos.raft.snapshot import InstallDecision
 from tests.faults.simdisk import SimDisk
 from tests.sim.checks import Checker
-from tests.sim.machine import Machine, MapMachine
+from tests.sim.machine import KEYS, Machine, MapMachine
 from tests.sim.network import Network
 from tests.sim.world import SimClock, SimIds, World
 
@@ -370,6 +370,7 @@ class Bed:
         )
         self.checker = Checker()
         self.resends = False
+        self.is_static = True  # the members stay the same: only then are majorities of them checked
         self.network = Network(self.world, self.names)
         self.sync_every = 20
         self.fetch_s_max = 1.0
@@ -441,9 +442,23 @@ class Bed:
             self._propose(leader, number, payload, None)
 
     def read(self, host: Host, then: Callable[[int | None], None] | None = None) -> None:
-        """A barrier at ``host``; its index is checked."""
+        """A barrier at ``host`` and then, at that index, the value of one key; both are checked."""
         acked_before = self.checker.acked_max
+        key = acked_before % KEYS
+        written_before = self.checker.written.get(key, 0)
         asked_at = self.world.now
+        life = host.life
+
+        def look(index: int) -> None:
+            if host.life != life or host.raft is None:
+                return
+            if host.machine.index < index:
+                self.world.at(TICK_S, lambda: look(index))
+                return
+            written = host.machine.written_at(key)
+            if written is not None:
+                self.world.count("read")
+                self.checker.read(host.name, key, written, written_before)
 
         def done(index: int | None) -> None:
             self.world.note(f"barrier {index}")
@@ -453,15 +468,30 @@ class Bed:
                 self.world.count("barrier_ok")
                 self.checker.barrier(host.name, index, acked_before)
                 self.check_majority(host, asked_at, "barrier")
+                look(index)
             if then is not None:
                 then(index)
 
         host.run(lambda raft: raft.barrier(done))
 
+    def change_members(self, leader: Host, node: str, *, add: bool) -> None:
+        """Propose the list with, or without, ``node``."""
+        raft = leader.raft
+        assert raft is not None
+        member = next(member for member in self.members.members if member.node == node)
+        members = raft.members.with_member(member) if add else raft.members.without(node)
+
+        def done(outcome: ProposeOutcome) -> None:
+            self.world.note(f"members {sorted(members.nodes)} {type(outcome).__name__}")
+            if isinstance(outcome, Applied):
+                self.world.count("member_added" if add else "member_removed")
+
+        leader.run(lambda raft: raft.propose(m.encode_members(members), done))
+
     # --- checks that see the whole cluster --------------------------------------------------------
     def check_majority(self, host: Host, since: float, what: str) -> None:
         """P15: who answers has heard, since the question, from a majority, or from a leader who did."""
-        if host.raft is None:
+        if host.raft is None or not self.is_static:
             return
         needed = len(self.names) // 2 if host.raft.is_leader else 1
         heard = sum(
@@ -473,7 +503,7 @@ class Bed:
     def check_durable(self, entry: LogEntry) -> None:
         """P12: when the first node applies an entry, a majority holds it durably."""
         holders = [h for h in self.hosts.values() if h.holds_durably(entry.index, entry.term)]
-        if len(holders) * 2 <= len(self.names):
+        if self.is_static and len(holders) * 2 <= len(self.names):
             self.checker.fail("P12", f"entry {entry.index} applied, durable on {len(holders)}")
 
     def stopped(self, host: Host, stop: FatalStop) -> None:

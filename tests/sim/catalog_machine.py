@@ -25,7 +25,7 @@ from sos.errors import Corruption
 from sos.raft.api import LogEntry
 from sos.raft.members import MemberList
 from sos.raft.snapshot import SnapshotPoint
-from tests.sim.machine import Observe
+from tests.sim.machine import KEYS, Observe
 from tests.unit import catalog_samples as samples
 
 _META_BYTES: Final = 2 * 4096
@@ -168,9 +168,13 @@ class CatalogMachine:
         self._metas = None
 
     # --- operations -------------------------------------------------------------------------------
+    def written_at(self, key: int) -> int | None:
+        """A delete leaves no index behind."""
+        return None
+
     def encode(self, number: int, padding: int) -> bytes:
         """Puts, conditional puts and deletes over few keys; now and then the bucket, which begins missing."""
-        key = f"key/{number % 8}"
+        key = f"key/{number % KEYS}"
         command: Command = samples.put(key, samples.inline_body(number, bytes(padding)))
         if number % 40 == 1:
             command = samples.create_bucket()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sos.raft.api import EntryKind, LogEntry
+from tests.sim.machine import KEYS
 
 
 class Violation(AssertionError):
@@ -25,6 +26,9 @@ class Checker:
     digests: dict[int, object] = field(default_factory=dict)
     acked: dict[int, int] = field(default_factory=dict)  # index -> operation
     acked_max: int = 0
+    written: dict[int, int] = field(
+        default_factory=dict
+    )  # key -> index of its last acknowledged write
     refused: set[int] = field(default_factory=set)
     places: dict[int, list[int]] = field(default_factory=dict)  # operation -> indexes
     answers: dict[int, object] = field(default_factory=dict)  # operation -> first answer
@@ -68,6 +72,8 @@ class Checker:
         if self.answers.setdefault(operation, answer) != answer:
             self.fail("P4", f"operation {operation} got another answer the second time")
         self.acked[index] = operation
+        key = operation % KEYS
+        self.written[key] = max(self.written.get(key, 0), index)
         self.acked_max = max(self.acked_max, index)
 
     def was_refused(self, operation: int) -> None:
@@ -91,6 +97,12 @@ class Checker:
         if index < acked_before:
             self.fail(
                 "P8", f"barrier on {node} gave {index}, {acked_before} was acknowledged before"
+            )
+
+    def read(self, node: str, key: int, written: int, written_before: int) -> None:
+        if written < written_before:
+            self.fail(
+                "P2", f"{node} read key {key} of {written}, {written_before} was acknowledged"
             )
 
     def at_rest(self, node: str, applied: int, digest: object) -> None:

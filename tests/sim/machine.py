@@ -16,6 +16,7 @@ from sos.raft.members import MemberList
 from sos.raft.messages import decode_members
 from sos.raft.snapshot import SnapshotPoint
 
+KEYS = 8
 Observe = Callable[
     [LogEntry, object], None
 ]  # an entry was applied, and the digest after it, if known
@@ -66,6 +67,10 @@ class Machine(Protocol):
         """Make a fetched copy current, durably."""
         ...
 
+    def written_at(self, key: int) -> int | None:
+        """The index of the last write of ``key``; None if this machine cannot tell."""
+        ...
+
     def encode(self, number: int, padding: int) -> bytes:
         """The payload of operation ``number``."""
         ...
@@ -82,13 +87,13 @@ class State:
     index: int
     term: int
     digest: int
-    values: dict[int, tuple[int, int]]  # key -> (operation, index)
+    values: dict[int, int]  # key -> index of its last write
     members: MemberList
     installed_at: SnapshotPoint | None
 
 
 class MapMachine:
-    """Eight keys and a digest; every apply is one transaction."""
+    """A few keys and a digest; every apply is one transaction."""
 
     remembers = False
 
@@ -151,7 +156,7 @@ class MapMachine:
             digest = zlib.crc32(line, digest)
             if entry.kind is EntryKind.OPERATIONS:
                 number, _ = unpack(entry.payload[1:])
-                values[number % 8] = (number, index)
+                values[number % KEYS] = index
                 results.append(number)
             elif entry.kind is EntryKind.MEMBERS:
                 members = decode_members(entry.payload)
@@ -178,6 +183,9 @@ class MapMachine:
 
     def swap(self, copy: State) -> None:
         self.committed = self.synced = copy
+
+    def written_at(self, key: int) -> int | None:
+        return self.committed.values.get(key, 0)
 
     def encode(self, number: int, padding: int) -> bytes:
         return b"\x01" + pack([number, bytes(padding)])

@@ -24,6 +24,7 @@ class Report:
     seed: int
     nodes: int
     catalog: bool
+    members: bool
     virtual_s: float
     digest: str
     counts: Counter[str] = field(default_factory=Counter)
@@ -45,7 +46,7 @@ class Report:
 class Chaos:
     """Load and faults on a bed. Each kind of fault has a rate of its own, drawn; some are zero."""
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, *, members: bool) -> None:
         self.bed = bed
         self.world = bed.world
         self.is_on = True
@@ -74,6 +75,9 @@ class Chaos:
                 self.weights[at] *= 0.2  # the whole cluster loses power
             if name == "heal":
                 self.weights[at] = 2.0
+        if members:
+            self.kinds.append(("members", self._change_members))
+            self.weights.append(3.0)
         self.mean_s = draw.choice([0.2, 0.6, 1.5])
         self.write_s = draw.choice([0.02, 0.05, 0.2])
         self.padding = draw.choice([0, 40, 300])
@@ -203,6 +207,18 @@ class Chaos:
         if leader is not None:
             leader.run(lambda raft: self._count_transfer(raft.transfer_leadership()))
 
+    def _change_members(self) -> None:
+        """Remove somebody, or take somebody back."""
+        leader = self.bed.leader()
+        if leader is not None and leader.raft is not None:
+            current = leader.raft.members
+            away = [name for name in self.bed.names if name not in current.nodes]
+            others = [member.node for member in current.members if member.node != leader.name]
+            if away and (not others or self.world.schedule.random() < 0.5):
+                self.bed.change_members(leader, self.world.schedule.choice(away), add=True)
+            elif others:
+                self.bed.change_members(leader, self.world.schedule.choice(others), add=False)
+
     def _count_transfer(self, started: bool) -> None:
         if started:
             self.world.count("transfer_started")
@@ -214,6 +230,7 @@ def run_seed(
     nodes: int | None = None,
     seconds: float = 15.0,
     catalog: bool = False,
+    members: bool = False,
     prepare: Callable[[Bed], None] | None = None,
 ) -> Report:
     """Run ``seed``; violations are in the report, not raised. ``prepare``: break the bed on purpose."""
@@ -222,7 +239,7 @@ def run_seed(
     if prepare is not None:
         prepare(bed)
     try:
-        _phases(bed, seconds)
+        _phases(bed, seconds, members=members)
     except Violation:
         assert bed.checker.violations  # that one, and perhaps more
     finally:
@@ -231,6 +248,7 @@ def run_seed(
         seed=seed,
         nodes=count,
         catalog=catalog,
+        members=members,
         virtual_s=bed.world.now - START_S,
         digest=bed.world.digest,
         counts=bed.world.counts,
@@ -248,13 +266,18 @@ def _settings(nodes: int, *, catalog: bool) -> BedSettings:
     )
 
 
-def _phases(bed: Bed, seconds: float) -> None:
-    chaos = Chaos(bed)
+def _phases(bed: Bed, seconds: float, *, members: bool) -> None:
+    chaos = Chaos(bed, members=members)
+    bed.is_static = not members
     bed.resends = bed.checker.remembers
     chaos.run(seconds)
     bed.check()
     chaos.is_on = bed.resends = False
-    _liveness(bed)
+    if members:
+        bed.heal()
+        _take_all_back(bed)
+    else:
+        _liveness(bed)
     bed.check()
     bed.heal()
     bed.settle()
@@ -264,6 +287,22 @@ def _phases(bed: Bed, seconds: float) -> None:
     # a proposal that was never answered when its process died is unknown; a live one must be answered
     bed.world.run_for(bed.settings.raft.commit_s_max + 1.0)
     bed.check()
+
+
+def _take_all_back(bed: Bed) -> None:
+    """With all faults over, everybody becomes a member again, one after the other."""
+
+    def is_complete() -> bool:
+        leader = bed.leader()
+        if leader is None or leader.raft is None:
+            return False
+        away = [name for name in bed.names if name not in leader.raft.members.nodes]
+        if away:
+            bed.change_members(leader, away[0], add=True)
+        return not away
+
+    if not bed.world.wait_for(is_complete, 60.0, step_s=0.3):
+        bed.checker.fail("P17", "the members could not be taken back")
 
 
 def _liveness(bed: Bed) -> None:

@@ -1,4 +1,4 @@
-"""Switches: each turns off one hook of the list in decision record 10, in tests alone.
+"""Switches: each turns off one hook of the list in decision record 1, in tests alone.
 
 A switch exists to show that its hook is needed and that the checks would notice: ``test_switches.py`` runs the
 same schedule with it and without it. Nothing in ``sos/`` knows of switches.

@@ -31,14 +31,13 @@ SOMETIMES = (
     "barrier_refused",
     "late_frame",
     "write_applied",
-    "write_unknown",
     "refused_discarded",
     "refused_not_leader",
     "transfer_started",
 )
 # rarer: of runs with at least this many seeds
 RARE_SEEDS = 60
-RARELY = ("torn_tail", "truncation", "snapshot_raise_commit")
+RARELY = ("torn_tail", "truncation", "write_unknown")
 
 
 def _explain(report: Report) -> str:
@@ -46,14 +45,14 @@ def _explain(report: Report) -> str:
 
 
 @pytest.mark.timeout(SECONDS + 120)
-@pytest.mark.parametrize("catalog", [False, True], ids=["map", "catalog"])
-def test_no_promise_is_broken_under_faults(catalog: bool) -> None:
-    """P1 P3 P4 P8-P12 P15 P17 P22 (faults.md 1): three and five engines, all faults, power loss at the end."""
-    stop = time.monotonic() + SECONDS / 2
+@pytest.mark.parametrize("mode", ["map", "catalog", "members"])
+def test_no_promise_is_broken_under_faults(mode: str) -> None:
+    """P1-P4 P8-P12 P15 P17 P22 (faults.md 1): three and five engines, all faults, power loss at the end."""
+    stop = time.monotonic() + SECONDS / 3
     counts: Counter[str] = Counter()
     seed = FIRST
     while time.monotonic() < stop:
-        report = run_seed(seed, catalog=catalog)
+        report = run_seed(seed, catalog=mode == "catalog", members=mode == "members")
         assert not report.violations, _explain(report)
         counts += report.counts
         seed += 1

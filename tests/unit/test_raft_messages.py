@@ -48,7 +48,7 @@ ALL: tuple[Message, ...] = (
     NewerTerm(7),
     ReadAsk(2**60, 7),
     ReadAnswer(2**60, 7, True),
-    BarrierAsk(9),
+    BarrierAsk(9, 7),
     BarrierAnswer(9, 7, 12),
     Transfer(7),
     App(b"anything \xc1 at all"),
