@@ -12,9 +12,9 @@ from sos.catalog.model import BlobId, Command, FormationRecord, NodeId, RaiseSwe
 from sos.catalog.store import CatalogStore
 from sos.clock import Clock, IdSource
 from sos.config import Config
-from sos.core import messages
+from sos.core import messages, table
 from sos.core.barriers import Barriers
-from sos.core.catchup import CatchUp, MemberView
+from sos.core.catchup import CatchUp
 from sos.core.disk_watch import DiskWatch
 from sos.core.floor import FloorSamples
 from sos.core.gossip import REPORT_S, Peers, check_digests
@@ -39,7 +39,6 @@ from sos.telemetry import log
 
 _TICK_S: Final = 0.02
 _SECOND_S: Final = 1.0
-_CAUGHT_UP_ENTRIES: Final = 2000  # behind the commit index: a moment of writes, not a backlog
 _OLD_GENERATION_S: Final = 30.0  # gateways change to a new generation with their next view
 
 
@@ -214,8 +213,6 @@ class Member:
             self.raft.on_frame(peer, frame)
         except FatalStop as error:
             self._stop(error)
-            return
-        self._schedule_tick()
 
     def _on_app(self, peer: str, payload: bytes) -> None:
         try:
@@ -279,6 +276,10 @@ class Member:
     ) -> None:
         self.holders.add(gained, lost, lambda is_done: connection.answer_holders(report, is_done))
 
+    def connected(self) -> tuple[str, ...]:
+        """Peers with an open connection."""
+        return self._transport.connected()
+
     async def propose(self, command: Command, *, deadline_s: float = COMMIT_S_MAX) -> Result:
         """A command of the core's own. Raises: Unavailable, OutcomeUnknown."""
         return await self.own.propose(command, deadline_s=deadline_s)
@@ -317,11 +318,11 @@ class Member:
             self.raft.send_app(peer, payload)
         self.peers.take_report(self.node, report)
         if self.raft.is_leader:
-            views = self.member_views()
+            views = table.member_views(self)
             self.catch_up.update(views)
-            table = messages.encode_table({"members": self.member_rows(views)})
+            frame = messages.encode_table({"members": table.member_rows(self, views)})
             for peer in connected:
-                self.raft.send_app(peer, table)
+                self.raft.send_app(peer, frame)
         self.proposer.expire()
         self.own.expire()
         self.push_state()
@@ -401,53 +402,3 @@ class Member:
         self._transport.set_peers(addresses)
         nodes = [NodeId(m.node) for m in self.raft.members.members]
         self._transport.set_membership(members=nodes, removed=[])
-
-    def member_views(self) -> list[MemberView]:
-        """What this node knows of each member's copies; owed counts are the catalog's."""
-        connected = set(self._transport.connected()) | {self.node}
-        commit = self.raft.commit_index
-        views = []
-        with self.store.view() as view:
-            for member in self.raft.members.members:
-                node = NodeId(member.node)
-                report = self.peers.report(node)
-                copies = view.member_copies(node)
-                applied = -1 if report is None else report.applied_index
-                views.append(
-                    MemberView(
-                        node=node,
-                        is_connected=node in connected,
-                        has_gateway=report is not None and report.has_gateway,
-                        is_caught_up=applied >= 0 and commit - applied <= _CAUGHT_UP_ENTRIES,
-                        blobs_owed=0 if copies is None else copies.blobs_owed,
-                        bytes_owed=0 if copies is None else copies.bytes_owed,
-                    )
-                )
-        return views
-
-    def member_rows(self, views: list[MemberView]) -> list[dict[str, Any]]:
-        """The leader's table, as `sos status` shows it."""
-        by_node = {member.node: member for member in self.raft.members.members}
-        rows = []
-        for view in views:
-            member = by_node[view.node]
-            report = self.peers.report(view.node)
-            is_compared = self.catch_up.is_compared(view.node)
-            rows.append(
-                {
-                    "name": member.name,
-                    "address": member.address,
-                    "s3": member.s3_address,
-                    "reachable": view.is_connected,
-                    "voter": True,
-                    "applied_index": None if report is None else report.applied_index,
-                    "in_sync": self.catch_up.is_in_sync(view),
-                    "blobs_owed": view.blobs_owed if is_compared else None,
-                    "bytes_owed": view.bytes_owed if is_compared else None,
-                    "eta_s": self.catch_up.eta_s(view.node),
-                    "disk_low": report is not None and report.is_disk_low,
-                    "free_bytes": None if report is None else report.free_bytes,
-                    "version": None if report is None else report.version,
-                }
-            )
-        return rows

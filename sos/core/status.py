@@ -7,6 +7,7 @@ from typing import Any
 from sos import __version__
 from sos.catalog.model import NodeId
 from sos.core.member import Member
+from sos.core.table import member_rows, member_views
 
 
 def formed_status(member: Member, *, is_ready: bool, warnings: list[str]) -> dict[str, Any]:
@@ -41,13 +42,13 @@ def formed_status(member: Member, *, is_ready: bool, warnings: list[str]) -> dic
 
 def _rows(member: Member, leader: NodeId | None) -> list[dict[str, Any]]:
     if leader == member.node:
-        return member.member_rows(member.member_views())
+        return member_rows(member, member_views(member))
     table = member.peers.table(leader)
     if table is not None and isinstance(table.get("members"), list):
         rows: list[dict[str, Any]] = table["members"]
         return rows
     # Without a leader nobody knows who is in sync: reachability as this node sees it.
-    rows = member.member_rows(member.member_views())
+    rows = member_rows(member, member_views(member))
     for row in rows:
         row.update(in_sync=False, blobs_owed=None, bytes_owed=None, eta_s=None)
     return rows

@@ -76,7 +76,7 @@ class NodeTransport:
         listener: socket.socket,
         clock: Clock,
         ids: IdSource,
-        settings: TransportSettings = TransportSettings(),
+        settings: TransportSettings | None = None,
     ) -> None:
         self.identity = identity
         self.refused_frames = 0  # wrong MAC, replayed, too long, not of the schema
@@ -85,7 +85,7 @@ class NodeTransport:
         self._listener = Listener(listener, self._accepted)
         self._clock = clock
         self._ids = ids
-        self._settings = settings
+        self._settings = settings or TransportSettings()
         self._session = ids.random_bytes(SESSION_BYTES)
         self._raft: RaftHandler | None = None
         self._formation: FormationHandler | None = None

@@ -50,7 +50,7 @@ keys = st.sampled_from(["a", "b", "dir/c", LONG, LONG + "2", VERY_LONG, VERY_LON
 md5s = st.sampled_from([b"1" * 16, b"2" * 16])
 etags = st.sampled_from([None, None, None, (b"1" * 16).hex(), (b"2" * 16).hex()])
 access_keys = st.sampled_from([ROOT, ROOT, ROOT, ROOT, OTHER])
-blob_numbers = st.integers(min_value=1, max_value=12)
+blob_numbers = st.integers(min_value=1, max_value=6)
 conditions = st.builds(
     WriteCondition, if_none_match_any=st.booleans(), if_match=st.none()
 ) | st.builds(WriteCondition, if_match=etags)

@@ -11,6 +11,7 @@ from sos.catalog.codec import encode_members
 from sos.catalog.model import (
     SOURCE_ALWAYS,
     AccessKeyId,
+    BlobId,
     Command,
     CopySourceCondition,
     CreateAccessKey,
@@ -368,6 +369,27 @@ def test_a_late_report_of_a_node_changes_nothing(catalog: Catalog) -> None:
     with catalog.store.view() as view:
         assert view.holders(blob_id(1)) == NODES[1:3]
         assert [row.blob for row in view.owed(node)] == [blob_id(1)]
+
+
+def test_a_reported_copy_is_owed_no_more_and_a_lost_one_again(catalog: Catalog) -> None:
+    """What a member owes is state in the catalog, kept by its own reports (design 5.5)."""
+    catalog.do(put("a", blob_body(1, NODES[:2])))
+    node = NODES[2]
+
+    def owed() -> tuple[list[BlobId], int, int]:
+        with catalog.store.view() as view:
+            copies = view.member_copies(node)
+            assert copies is not None
+            return [row.blob for row in view.owed(node)], copies.blobs_owed, copies.bytes_owed
+
+    named = owed()
+    catalog.do(ReportHolders(node=node, sequence=1, gained=(blob_id(1), blob_id(99)), lost=()))
+    gained = owed()
+    catalog.do(ReportHolders(node=node, sequence=2, gained=(blob_id(1),), lost=(blob_id(1),)))
+    lost = owed()
+
+    assert named == lost == ([blob_id(1)], 1, 100_000)
+    assert gained == ([], 0, 0)
 
 
 def test_a_bucket_made_again_is_empty_and_new(catalog: Catalog) -> None:
