@@ -44,13 +44,21 @@ CLOCK_SKEW_S_MAX: Final = 15 * 60.0
 PEER_CONNECT_S_MAX: Final = 1.0
 PEER_DEAD_S: Final = 2.0
 PEER_PING_S: Final = 0.5
-BLOB_DURABLE_S_MAX: Final = 30.0  # the syncs of a complete blob: most of it was written while it streamed
-PEER_BODY_IDLE_S_MAX: Final = 30.0  # a blob under way between nodes stands still: longer than a silent client may
+BLOB_DURABLE_S_MAX: Final = (
+    30.0  # the syncs of a complete blob: most of it was written while it streamed
+)
+PEER_BODY_IDLE_S_MAX: Final = (
+    30.0  # a blob under way between nodes stands still: longer than a silent client may
+)
 
 # --- resync and upkeep --------------------------------------------------------------------------
-RESYNC_BYTES_S_MAX: Final = 400 * MIB  # per returning member; the foreground keeps the rest of the disk
+RESYNC_BYTES_S_MAX: Final = (
+    400 * MIB
+)  # per returning member; the foreground keeps the rest of the disk
 RESYNC_PARALLEL: Final = 4  # blobs under way to one member at a time
-RESYNC_BATCH_BLOBS: Final = 256  # blobs asked for in one message: a kill repeats at most the unreported ones
+RESYNC_BATCH_BLOBS: Final = (
+    256  # blobs asked for in one message: a kill repeats at most the unreported ones
+)
 RESYNC_BATCH_BYTES: Final = 64 * MIB
 SNAPSHOT_KEPT_S: Final = 600.0  # an unread copy of the catalog is removed after this
 SNAPSHOT_COPIES_MAX: Final = 2

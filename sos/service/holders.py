@@ -74,6 +74,11 @@ class HolderNotices:
         """Take the notices of other members on the blob port."""
         server.add_route("POST", ROUTE, self._stored)
 
+    @property
+    def sending(self) -> asyncio.Task[None] | None:
+        """Under way with what was gathered, or None."""
+        return self._task
+
     async def close(self) -> None:
         """Forget what was not sent yet: the full comparison finds it."""
         if self._task is not None:

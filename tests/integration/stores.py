@@ -91,7 +91,7 @@ def put(node: TestNode, key: str, body: bytes, *, timeout_s: float = 30.0) -> in
 
 def put_ok(node: TestNode, key: str, body: bytes, *, deadline_s: float = 20.0) -> None:
     """PUT until it is acknowledged."""
-    _until(lambda: put(node, key, body) == 200, f"{key} is stored", deadline_s)
+    until(lambda: put(node, key, body) == 200, f"{key} is stored", deadline_s)
 
 
 def get(
@@ -112,17 +112,15 @@ def get_settled(node: TestNode, key: str, *, deadline_s: float = 20.0) -> Reply:
             return None
         return None if reply.status == 503 else reply
 
-    return _until(ask, f"{node.name} answers for {key}", deadline_s)
+    return until(ask, f"{node.name} answers for {key}", deadline_s)
 
 
 def delete_ok(node: TestNode, key: str) -> None:
-    _until(
-        lambda: request(node, "DELETE", f"/{BUCKET}/{key}").status == 204, f"{key} is gone", 20.0
-    )
+    until(lambda: request(node, "DELETE", f"/{BUCKET}/{key}").status == 204, f"{key} is gone", 20.0)
 
 
 def make_bucket(node: TestNode) -> None:
-    _until(
+    until(
         lambda: request(node, "PUT", f"/{BUCKET}").status in (200, 409), "there is a bucket", 20.0
     )
 
@@ -247,7 +245,7 @@ def wait_in_sync(cluster: Cluster, node: TestNode, *, deadline_s: float = 60.0) 
     cluster.wait(is_in_sync, f"{node.name} is in sync", deadline_s=deadline_s)
 
 
-def _until(condition: Callable[[], Found | None], what: str, deadline_s: float) -> Found:
+def until(condition: Callable[[], Found | None], what: str, deadline_s: float) -> Found:
     """The first true value; lost connections count as not yet."""
     end = time.monotonic() + deadline_s
     while True:

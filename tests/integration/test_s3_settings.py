@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
+import pytest
+
 from sos.s3.target import S3Settings
-from tests.compat.raw import Credentials, Signer
+from tests.compat.raw import Credentials, RawClient, Signer
+from tests.compat.tls import make_certificate
+from tests.integration.cluster import ROOT_ACCESS_KEY, ROOT_SECRET_KEY, Cluster
 from tests.integration.s3_single import ACCESS_KEY, SECRET_KEY, serve
 
 
@@ -61,3 +66,21 @@ def test_superset_accepts_plain_chunked_bodies(tmp_path: Path) -> None:
             stored = client.request("PUT", "/chunked/k", body=data, transfer_chunked=True)
             assert stored.status == 200
             assert client.request("GET", "/chunked/k").body == data
+
+
+def test_a_node_serves_https_from_certificate_files(tmp_path: Path) -> None:
+    """``--s3-tls-cert`` and ``--s3-tls-key`` on the real command line: TLS only, and every operation works."""
+    certificate, key = make_certificate(tmp_path)
+    flags = ["--s3-tls-cert", str(certificate), "--s3-tls-key", str(key)]
+    with Cluster(tmp_path / "cluster", count=1, flags=flags) as cluster:
+        cluster.start()
+        credentials = Credentials(access_key=ROOT_ACCESS_KEY, secret_key=ROOT_SECRET_KEY)
+        port = cluster.nodes[0].s3_port
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        with RawClient("127.0.0.1", port, credentials, tls=trusting) as client:
+            assert client.request("PUT", "/secure").status == 200
+            data = b"over TLS " * 100_000
+            assert client.request("PUT", "/secure/k", body=data).status == 200
+            assert client.request("GET", "/secure/k").body == data
+        with RawClient("127.0.0.1", port, credentials) as plain, pytest.raises(EOFError):
+            plain.request("GET", "/secure/k")

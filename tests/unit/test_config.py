@@ -112,7 +112,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
 )
 def test_bad_settings_say_what_is_wrong(flags: dict[str, str], expected: str) -> None:
     """Issue 4, bad input: one line that says what to do."""
-    assert any(expected in problem for problem in _problems(**flags))
+    assert any(expected in problem for problem in _problems(None, **flags))
 
 
 def test_root_keys_come_in_pairs_and_are_never_shown() -> None:
