@@ -116,7 +116,8 @@ async def _run(inheritance: Inheritance) -> None:
         link.on_metrics(metrics.samples)
         settings = S3Settings(
             region=config.s3.region,
-            domains=(config.s3.domain.lower(),) if config.s3.domain else (),
+            domains=(config.s3.domain,) if config.s3.domain else (),
+            superset=config.s3.superset,
         )
         app = S3App(
             settings=settings, ids=SystemIds(), metrics=metrics, shows_index=config.test.enabled
@@ -219,7 +220,11 @@ async def _open_files(inheritance: Inheritance, directory: Path) -> BlobFiles:
         prepare_directories(str(directory))
     while not (directory / FAN_OUT[-1]).is_dir():  # noqa: ASYNC110 - another process makes it
         await asyncio.sleep(_PREPARE_POLL_S)
-    files = BlobFiles(str(directory), on_fatal=_die)
+    files = BlobFiles(
+        str(directory),
+        on_fatal=_die,
+        reserve_bytes=inheritance.config.test.disk_reserve_bytes,
+    )
     if inheritance.gateway == 0:
         await files.remove_leftovers()
     return files

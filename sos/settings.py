@@ -50,11 +50,15 @@ class NodeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Config:
-    """The S3 listener. ``domain``: buckets are also served as BUCKET.domain; empty: path style only."""
+    """The S3 listener. ``domain``: buckets are also served as BUCKET.domain; empty: path style only.
+
+    ``superset``: also accept what the RFCs allow and AWS refuses (docs/s3-compatibility.md).
+    """
 
     listen: Address
     region: str
     domain: str
+    superset: bool
     tls_cert: str
     tls_key: str
 

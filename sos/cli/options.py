@@ -26,6 +26,7 @@ _NODE_FLAGS = (
     ("s3-tls-key", "FILE", "its private key"),
     ("region", "NAME", "region of the S3 signatures (default us-east-1)"),
     ("s3-domain", "NAME", "also serve buckets as BUCKET.NAME"),
+    ("s3-superset", "true|false", "also accept what the RFCs allow and AWS refuses"),
     ("cluster-key-file", "FILE", "file with the secret that all nodes share (or SOS_CLUSTER_KEY)"),
     ("log-level", "LEVEL", "debug, info, warning or error"),
 )

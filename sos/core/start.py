@@ -66,7 +66,13 @@ def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirector
         )
     formation = directory.identity.formation
     if isinstance(formation, Formed):
-        check_root_keys(config.secrets, decode_formation(formation.record))
+        record = decode_formation(formation.record)
+        check_root_keys(config.secrets, record)
+        if record.region != config.s3.region:
+            raise StartRefused(
+                f"--region {config.s3.region}: this cluster was formed with region {record.region}; "
+                f"start every node with --region {record.region}"
+            )
     directory.raise_boot()
     return OpenDirectory(lock=lock, directory=directory, is_new=is_new)
 

@@ -84,7 +84,8 @@ class SnapshotServer:
             await exchange.answer(Status.NOT_HERE)
             return
         try:
-            os.utime(descriptor)
+            now_ns = self._clock.wall_ms() * 1_000_000
+            os.utime(descriptor, ns=(now_ns, now_ns))
             size_bytes = os.fstat(descriptor).st_size
             pieces = _pieces(descriptor, int(offset))
             await exchange.answer_body(pieces, size_bytes=size_bytes)
