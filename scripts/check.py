@@ -33,12 +33,16 @@ SYSTEM_PACKAGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One part of the checks: commands that all must succeed. ``seconds_max`` ends a hung one."""
+    """One part of the checks: commands that all must succeed. ``seconds_max`` ends a hung one.
+
+    Leading ``NAME=value`` words of a command are its environment. ``together``: the commands run at the same time.
+    """
 
     name: str
     purpose: str
     commands: tuple[tuple[str, ...], ...]
     seconds_max: int
+    together: bool = False
 
 
 def _pytest(*paths: str) -> tuple[str, ...]:
@@ -63,7 +67,16 @@ PARTS = (
     ),
     Part(name="unit", purpose="pure modules by table", commands=(_pytest("tests/unit"),), seconds_max=240),
     Part(name="property", purpose="hypothesis", commands=(_pytest("tests/property"),), seconds_max=240),
-    Part(name="sim", purpose="real engines on virtual time", commands=(_pytest("tests/sim"),), seconds_max=400),
+    Part(
+        name="sim",
+        purpose="real engines on virtual time: three minutes of fresh seeds in each of two processes",
+        commands=(
+            ("SOS_SIM_SECONDS=180", *_pytest("tests/sim")),
+            ("SOS_SIM_SECONDS=180", "SOS_SIM_FIRST=1000000", *_pytest("tests/sim/test_sim_raft.py")),
+        ),
+        seconds_max=600,
+        together=True,
+    ),
     Part(name="crash", purpose="every crash state of the durable paths", commands=(_pytest("tests/crash"),), seconds_max=300),
     Part(name="compat", purpose="S3 by independent clients", commands=(_pytest("tests/compat"),), seconds_max=300),
     Part(name="integration", purpose="three real nodes on loopback", commands=(_pytest("tests/integration"),), seconds_max=400),
@@ -88,18 +101,35 @@ def _install_system_packages() -> None:
         say("note: that did not succeed; tests that need them report themselves as skipped")
 
 
-def _run(command: tuple[str, ...], seconds_max: int) -> bool:
-    """Run one command in a process group of its own, so that nothing it started outlives it."""
-    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+def _start(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Start one command in a process group of its own, so that nothing it started outlives it."""
+    count = next(at for at, word in enumerate(command) if "=" not in word)
+    settings = dict(word.split("=", 1) for word in command[:count])
+    return subprocess.Popen(
+        command[count:], cwd=ROOT, env={**os.environ, **settings}, start_new_session=True
+    )
+
+
+def _wait(process: subprocess.Popen[bytes], seconds_max: float) -> bool:
     try:
         return process.wait(timeout=seconds_max) == 0
     except subprocess.TimeoutExpired:
-        say(f"error: not done after {seconds_max} s, ended: {' '.join(command)}")
+        say(f"error: not done after {seconds_max:.0f} s, ended: {process.args!r}")
         return False
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _run(part: Part) -> bool:
+    """Run the commands of one part; whether all succeeded."""
+    if not part.together:
+        return all(_wait(_start(command), part.seconds_max) for command in part.commands)
+    end = time.monotonic() + part.seconds_max
+    processes = [_start(command) for command in part.commands]
+    results = [_wait(process, max(0.0, end - time.monotonic())) for process in processes]
+    return all(results)
 
 
 def main() -> int:
@@ -128,7 +158,7 @@ def main() -> int:
     for part in chosen:
         say(f"--- {part.name}: {part.purpose}")
         start = time.monotonic()
-        passed = all(_run(command, part.seconds_max) for command in part.commands)
+        passed = _run(part)
         results.append((part.name, passed, time.monotonic() - start))
     say("--- summary")
     for name, passed, seconds in results:

@@ -144,6 +144,7 @@ class RaftSettings:
     proposals_max: int = PROPOSALS_QUEUED_MAX
     apply_entries_max: int = 1024  # one turn of apply; more would silence the tick
     apply_bytes_max: int = RAFT_BATCH_BYTES
+    apply_gather_s: float = 0.0  # so long committed entries may wait for more to share a transaction
     uncommitted_entries_max: int = (
         2 * PROPOSALS_QUEUED_MAX
     )  # a leader without quorum must not fill the log

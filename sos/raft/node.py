@@ -77,6 +77,8 @@ class RaftNode:
         self._links = links
         self._clock = clock
         self._feed_due = False
+        self._gather_until_s: float | None = None  # committed entries wait for more
+        self._wanted_index = 0  # somebody waits until this is applied
         self._sweep_at_s = clock.monotonic()
         self._awake = False
 
@@ -203,6 +205,11 @@ class RaftNode:
     def send_app(self, peer: NodeId, payload: bytes) -> bool:
         """Send bytes of the core's own; False: they certainly did not go."""
         return self._links.send(peer, m.APP_BYTE + payload)
+
+    def want_applied(self, index: int) -> None:
+        """Somebody waits for ``index``: apply it as soon as it is committed."""
+        self._wanted_index = max(self._wanted_index, index)
+        self._wake()
 
     def set_learners(self, nodes: Collection[NodeId]) -> None:
         """Nodes that are fed while this node leads, and counted for nothing."""
@@ -342,7 +349,7 @@ class RaftNode:
         """Apply a bounded number of entries in one transaction, then answer their proposers."""
         core = self._core
         commit_index, applied = core.commit_index(), core.applied_index()
-        if commit_index <= applied:
+        if commit_index <= applied or self._gathers(commit_index, applied):
             return False
         self._log.sync()  # nothing is applied or answered before the own copy is durable
         settings = self._settings
@@ -359,6 +366,24 @@ class RaftNode:
             self._wake()
         # with nothing on its way, no append would tell the followers before the next heartbeat
         return core.is_leader() and self._log.last_index == commit_index
+
+    def _gathers(self, commit_index: int, applied: int) -> bool:
+        """Whether to leave committed entries for a moment, so that more share a transaction and its sync.
+
+        A leader, for whose clients apply is the answer, goes on once half of what is under way is committed; a
+        follower when somebody asks (``want_applied``). Both do after ``apply_gather_s``.
+        """
+        settings, now = self._settings, self._clock.monotonic()
+        if self._gather_until_s is None:
+            self._gather_until_s = now + settings.apply_gather_s
+        ready = commit_index - applied
+        is_enough = applied < self._wanted_index
+        if self._core.is_leader():
+            is_enough |= ready >= self._log.last_index - commit_index
+        if is_enough or now >= self._gather_until_s or ready >= settings.apply_entries_max:
+            self._gather_until_s = None
+            return False
+        return True
 
     def core_send(self, node: NodeId, message: Mapping[str, object]) -> None:
         """The few messages that the core makes itself; acknowledgements wait for the sync."""
