@@ -55,7 +55,8 @@ PEER_BODY_IDLE_S_MAX: Final = (
 RESYNC_BYTES_S_MAX: Final = (
     400 * MIB
 )  # per returning member; the foreground keeps the rest of the disk
-RESYNC_PARALLEL: Final = 4  # blobs under way to one member at a time
+RESYNC_PARALLEL: Final = 16  # small blobs under way to one member at a time: they wait for syncs
+RESYNC_PARALLEL_LARGE: Final = 4  # and blobs larger than a block: each holds a few MiB
 RESYNC_BATCH_BLOBS: Final = (
     256  # blobs asked for in one message: a kill repeats at most the unreported ones
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgpack
+
+_KEPT_BYTES_MAX: Final = 1 << 20  # a packer keeps the buffer of the largest value it ever packed
 
 
 class PackingError(ValueError):
@@ -13,8 +15,20 @@ class PackingError(ValueError):
 
 def pack(value: object) -> bytes:
     """The canonical bytes of ``value``: None, bool, int, float, str, bytes, list, tuple, dict."""
-    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    packed: bytes = _packer.pack(value)
+    if len(packed) > _KEPT_BYTES_MAX:
+        _replace_packer()
     return packed
+
+
+def _replace_packer() -> None:
+    global _packer
+    _packer = msgpack.Packer(use_bin_type=True)
+
+
+# One for all: making one per value, as ``packb`` does, allocates 256 KiB each time (a tenth of a core's CPU). It
+# runs under the interpreter's lock from beginning to end, and forgets what it could not pack.
+_packer = msgpack.Packer(use_bin_type=True)
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - schemas check what they take from it

@@ -140,9 +140,10 @@ class CoreLink:
         if self._transport is None:
             raise Unavailable("the core is not connected")
         self._report_count += 1
+        report = self._report_count  # others report meanwhile
         answer: asyncio.Future[None] = self._loop.create_future()
-        self._reports[self._report_count] = answer
-        frame = encode_frame(Kind.HOLDERS, self._report_count, list(gained), list(lost))
+        self._reports[report] = answer
+        frame = encode_frame(Kind.HOLDERS, report, list(gained), list(lost))
         self._transport.write(frame)
         try:
             async with asyncio.timeout(COMMIT_S_MAX):
@@ -150,7 +151,7 @@ class CoreLink:
         except TimeoutError as error:
             raise Unavailable("the report of holders was not confirmed") from error
         finally:
-            self._reports.pop(self._report_count, None)
+            self._reports.pop(report, None)
 
     def report_damage(self, text: str) -> None:
         """The catalog failed a checksum here: the core stops as for an I/O error (design, 11)."""

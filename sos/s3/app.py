@@ -227,7 +227,7 @@ class S3App:
         self._requests.add(1, seen.operation, str(status))
         self._seconds.observe(seconds, seen.operation)
         if log.is_enabled("info"):
-            log.info(
+            log.info_soon(
                 "s3.request.done",
                 operation=seen.operation,
                 method=wire.method,

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from sos.limits import CLOCK_SKEW_S_MAX
 from sos.s3.canonical import canonical_requests
@@ -168,7 +168,61 @@ def parse_authorization(head: RequestHead, *, region: str, now_ms: int) -> Claim
     return Anonymous()
 
 
+class _Credential(NamedTuple):
+    """What an ``Authorization`` header says besides its signature: the same in most requests of a client's day."""
+
+    access_key: str
+    date: str
+    region: str
+    signed_headers: tuple[str, ...]
+
+
 def _parse_header(head: RequestHead, header: str, region: str, now_ms: int) -> Claim:
+    beginning, mark, signature = header.rpartition(",Signature=")
+    if not mark:
+        beginning, mark, signature = header.rpartition(", Signature=")
+    credential = None
+    if len(beginning) <= _CACHED_CHARS_MAX and signature and "," not in signature:
+        credential = _known_credential(beginning)
+    if credential is None or credential.region != region:
+        credential, signature = _parse_credential(header, region)
+    _refuse_session_token(head)
+    timestamp = _header_timestamp(head)
+    date = credential.date
+    if timestamp[:8] != date:
+        raise AuthorizationHeaderMalformed(
+            message=_malformed(
+                f'Invalid credential date "{date}". This date is not the same as X-Amz-Date: "{timestamp[:8]}".'
+            )
+        )
+    _check_skew(timestamp, now_ms)
+    return Claim(
+        access_key=credential.access_key,
+        date=date,
+        region=region,
+        timestamp=timestamp,
+        signed_headers=credential.signed_headers,
+        signature=signature,
+        presigned=False,
+        payload=_header_payload(head),
+    )
+
+
+@lru_cache(maxsize=1024)
+def _known_credential(beginning: str) -> _Credential | None:
+    """A header without its signature that is as it should be in itself; None: find out in full what is wrong."""
+    scheme, _, rest = beginning.partition(" ")
+    parts = dict(piece.strip().partition("=")[::2] for piece in rest.split(","))
+    if scheme != ALGORITHM or not parts.get("Credential") or not parts.get("SignedHeaders"):
+        return None
+    scope = _parse_scope(parts["Credential"])
+    if isinstance(scope, str):
+        return None
+    return _Credential(*scope, _parse_signed_headers(parts["SignedHeaders"]))
+
+
+def _parse_credential(header: str, region: str) -> tuple[_Credential, str]:
+    """The parts of a header, and its signature."""
     scheme, _, rest = header.partition(" ")
     if scheme != ALGORITHM:
         if _OTHER_SCHEMES.match(f"{scheme} "):
@@ -191,25 +245,8 @@ def _parse_header(head: RequestHead, header: str, region: str, now_ms: int) -> C
     access_key, date, claimed_region = scope
     if claimed_region != region:
         raise AuthorizationHeaderMalformed(region, message=_wrong_region(claimed_region, region))
-    _refuse_session_token(head)
-    timestamp = _header_timestamp(head)
-    if timestamp[:8] != date:
-        raise AuthorizationHeaderMalformed(
-            message=_malformed(
-                f'Invalid credential date "{date}". This date is not the same as X-Amz-Date: "{timestamp[:8]}".'
-            )
-        )
-    _check_skew(timestamp, now_ms)
-    return Claim(
-        access_key=access_key,
-        date=date,
-        region=region,
-        timestamp=timestamp,
-        signed_headers=_parse_signed_headers(parts["SignedHeaders"]),
-        signature=parts["Signature"],
-        presigned=False,
-        payload=_header_payload(head),
-    )
+    signed_headers = _parse_signed_headers(parts["SignedHeaders"])
+    return _Credential(access_key, date, claimed_region, signed_headers), parts["Signature"]
 
 
 def _parse_query(head: RequestHead, region: str, now_ms: int) -> Claim:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         UploadDigests,
     )
 
+_WRITERS_MAX: Final = 4096
 _HOLDER_ATTEMPTS_MAX: Final = 4  # the member list changed under a write; more than once is rare
 
 
@@ -75,10 +76,22 @@ class ObjectService:
         self._reader = reader
         self._clock = clock
         self._ids = ids
+        # access key and bucket of writes that were not refused
+        self._writers: set[tuple[AccessKeyId, str]] = set()
 
     # --- writes -------------------------------------------------------------------------------
-    async def check_write(self, target: Target, condition: WriteCondition) -> Rejection | None:
-        """Why a write would be refused now; ``None``: go on, apply decides (design 5.1)."""
+    async def check_write(
+        self, target: Target, condition: WriteCondition, size_bytes: int | None = None
+    ) -> Rejection | None:
+        """Why a write would be refused now; ``None``: go on, apply decides (design 5.1).
+
+        ``size_bytes`` of the body, if it is known: one small body into a bucket that took the last one needs no
+        look, which would cost more than the refusal of it by apply.
+        """
+        writer = (target.access_key, target.bucket)
+        is_small = size_bytes is not None and size_bytes <= INLINE_BYTES_MAX
+        if is_small and condition is ALWAYS and writer in self._writers:
+            return None
 
         def query(view: View) -> Rejection | None:
             return _judge_early(view, self._access.lookups, target, condition)
@@ -118,7 +131,15 @@ class ObjectService:
         self, request: PutRequest, blob: BlobId, body: UploadBody, data: bytes
     ) -> Result:
         inline = InlineBody(blob=blob, data=data) if data else None
-        return await self._propose_put(request, inline, body.digests())
+        result = await self._propose_put(request, inline, body.digests())
+        target = request.target
+        if isinstance(result, Rejection):
+            self._writers.discard((target.access_key, target.bucket))
+        else:
+            if len(self._writers) >= _WRITERS_MAX:
+                self._writers.clear()
+            self._writers.add((target.access_key, target.bucket))
+        return result
 
     async def _put_blob(
         self, request: PutRequest, blob: BlobId, body: UploadBody, chunks: AsyncIterator[bytes]

@@ -21,10 +21,12 @@ from sos.catalog.model import BlobId, NodeId
 from sos.checksum import crc64nvme
 from sos.errors import Corruption, DiskFull, Unavailable
 from sos.limits import (
+    BLOCK_BYTES,
     RESYNC_BATCH_BLOBS,
     RESYNC_BATCH_BYTES,
     RESYNC_BYTES_S_MAX,
     RESYNC_PARALLEL,
+    RESYNC_PARALLEL_LARGE,
 )
 from sos.telemetry import log
 
@@ -87,6 +89,7 @@ class Puller:
         self._link = link
         self._pace = Pace(clock, bytes_s_max)
         self._slots = asyncio.Semaphore(RESYNC_PARALLEL)
+        self._slots_of_large = asyncio.Semaphore(RESYNC_PARALLEL_LARGE)
 
     def serve(self, server: PeerServer) -> None:
         """Take requests of the leader's gateway on the blob port."""
@@ -137,7 +140,8 @@ class Puller:
 
     async def _one(self, record: BlobRecord, holders: frozenset[NodeId]) -> bool:
         """Whether a sound copy of the blob is here now."""
-        async with self._slots:
+        slots = self._slots if record.size_bytes <= BLOCK_BYTES else self._slots_of_large
+        async with slots:
             await self._pace.take(record.size_bytes)
             try:
                 await self._reader.pull(

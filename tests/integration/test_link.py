@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sos.catalog.codec import encode_result
-from sos.catalog.model import AccessKeyId, CreateBucket, Done, Rejection
+from sos.catalog.model import AccessKeyId, BlobId, CreateBucket, Done, Rejection
 from sos.clock import SystemClock, SystemIds
 from sos.errors import OutcomeUnknown, Unavailable
 from sos.link import CoreLink, NodeState
@@ -267,5 +267,24 @@ def test_jobs_report_progress_and_end(tmp_path: Path) -> None:
         await script.next(Kind.JOB_PROGRESS)
         script.connection.send(Kind.JOB, 4, "cancel", {"job_id": 3})
         assert (await script.next(Kind.JOB_DONE))[1:] == [3, False, {"error": "cancelled"}]
+
+    _run(tmp_path, test)
+
+
+def test_each_report_of_holders_gets_its_own_answer(tmp_path: Path) -> None:
+    """protocols.md 4.1: a report that ends takes no other one's answer along."""
+
+    async def test(script: Script, link: CoreLink) -> None:
+        blobs = [BlobId(bytes([number]) * 16) for number in range(3)]
+        calls = [asyncio.create_task(link.report_holders([blob], [])) for blob in blobs]
+        reports = [(await script.next(Kind.HOLDERS))[1] for _ in blobs]
+        assert len(set(reports)) == 3
+        script.connection.send(Kind.HOLDERS_ANSWER, reports[0], True)
+        await calls[0]
+        script.connection.send(Kind.HOLDERS_ANSWER, reports[2], True)
+        await calls[2]
+        script.connection.send(Kind.HOLDERS_ANSWER, reports[1], False)
+        with pytest.raises(Unavailable):
+            await calls[1]
 
     _run(tmp_path, test)

@@ -60,7 +60,9 @@ class ObjectHandlers:
         """PutObject (S3 API). 200 with ETag and checksum, after commit."""
         target = _target(exchange, operation.bucket, operation.key)
         await self._owners.check(exchange, operation.bucket, operation.expected_owner)
-        refusal = await self._objects.check_write(target, operation.condition)
+        refusal = await self._objects.check_write(
+            target, operation.condition, operation.body.size_bytes
+        )
         if refusal is not None:
             raise rejected(refusal, exchange, operation.bucket, operation.key)
         upload = Upload(exchange, operation.body, self._executor)
