@@ -5,30 +5,20 @@
     python3 scripts/check.py --list        the parts, with what each is for
 
 Needs nothing but Python 3.11+ and a package index: it makes its own environment from `requirements-dev.lock`.
-As root on Debian it installs the system packages that some tests use; elsewhere those tests report themselves as
-skipped, by name.
+No test needs root or a system package.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 
-from _environment import PYTHON, ROOT, install_debian_packages, run_inside, say
-
-SYSTEM_PACKAGES = {
-    "nft": "nftables",
-    "ip": "iproute2",
-    "strace": "strace",
-    "openssl": "openssl",
-    "curl": "curl",
-}
+from _environment import PYTHON, ROOT, run_inside, say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,22 +75,6 @@ PARTS = (
 )  # fmt: skip
 
 
-def _install_system_packages() -> None:
-    missing = sorted(
-        package for program, package in SYSTEM_PACKAGES.items() if not shutil.which(program)
-    )
-    if not missing:
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        say(
-            f"note: {', '.join(missing)} not installed; tests that need them report themselves as skipped"
-        )
-        return
-    say(f"installing system packages that tests use: {', '.join(missing)}")
-    if not install_debian_packages(missing):
-        say("note: that did not succeed; tests that need them report themselves as skipped")
-
-
 def _start(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """Start one command in a process group of its own, so that nothing it started outlives it."""
     count = next(at for at, word in enumerate(command) if "=" not in word)
@@ -152,7 +126,6 @@ def main() -> int:
             f"no such part: {', '.join(unknown)}; there are: {', '.join(part.name for part in PARTS)}"
         )
     run_inside("dev")
-    _install_system_packages()
     chosen = [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
     results: list[tuple[str, bool, float]] = []
     for part in chosen:

@@ -48,8 +48,6 @@ NAMES: Final = frozenset(
         "install.after_swap",
         "resync.blob.partial",
         "resync.catalog.half",
-        "mpu.complete.half",
-        "member.after_commit",
     }
 )
 _PAUSE_POLL_S: Final = 0.005

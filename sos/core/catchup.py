@@ -86,6 +86,8 @@ class CatchUp:
             if not member.is_connected:
                 continue
             care = self._care.setdefault(member.node, _Care())
+            if not member.has_gateway:
+                care.is_compared = False  # what it had not reported yet is lost with its gateway
             if member.blobs_owed == 0:
                 care.owed_since = None
             elif care.owed_since is None:

@@ -27,5 +27,7 @@ def test_three_nodes_under_faults(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert report.problems == [], "\n".join(report.problems[:10])
     assert all(report.faults[fault] > 0 for fault in FAULTS), report.summary()
     assert report.operations_checked > 500, report.summary()
+    assert report.positions > 300, "too few answers told a log index to judge freshness by"
+    assert report.outcomes["ok"] > 500, report.summary()
     assert report.keys_read_back > 10, report.summary()
     assert report.link_hits > 0, report.summary()

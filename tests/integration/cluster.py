@@ -93,6 +93,10 @@ class TestNode:
         finally:
             connection.close()
 
+    def answers_admin(self, *, timeout_s: float) -> bool:
+        """Whether anybody answers on the admin port in time."""
+        return self.admin("/healthz", timeout_s=timeout_s)[0] != 0
+
     def is_ready(self) -> bool:
         return self.admin("/readyz", timeout_s=5.0)[0] == 200
 

@@ -431,3 +431,20 @@ def test_a_death_of_the_serving_gateway(forgetful: Cluster, tmp_path: Path, poin
     forgetful.wait(lambda: not os.listdir(leader.data / "catalog" / "outgoing"), "no copy is left")
     for node in nodes:
         node.environment.pop("SOS_FAILPOINTS")
+
+
+def test_several_gateways_of_a_node_share_the_work(tmp_path: Path) -> None:
+    """Design 3: whichever gateway takes a request of a resync or for a copy, it knows what it needs."""
+    with Cluster(tmp_path, environment=SMALL_JOURNAL, flags=("--gateways", "2")) as cluster:
+        cluster.start()
+        leader = cluster.leader()
+        away = next(node for node in cluster.nodes if node is not leader)
+        make_bucket(leader)
+        away.kill()
+        written = _fill_journal(leader, "several")
+        written |= _write_blobs(leader, "several-large", 12)
+
+        cluster.start_node(away)
+
+        _check_returned(cluster, away, written)
+        assert _installs(away) == 1

@@ -81,6 +81,19 @@ def test_nothing_begins_before_the_member_caught_up_and_has_a_gateway() -> None:
     assert bed.started == []
 
 
+def test_a_member_whose_gateway_died_is_compared_again() -> None:
+    """protocols.md 4.7: what a gateway had not reported, a lost copy too, is lost with it."""
+    bed = Bed()
+    bed.update(BACK)
+    bed.ends[0](True, {"failed": 0})
+    bed.update(replace(BACK, has_gateway=False))
+    assert not bed.care.is_in_sync(BACK)
+
+    bed.update(BACK)
+
+    assert bed.started[1:] == [{"node": N2, "full": True}]
+
+
 def test_a_job_ends_with_the_connection_it_was_for() -> None:
     """Scenario 57: two jobs for one member would copy everything twice."""
     bed = Bed()

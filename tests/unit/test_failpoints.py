@@ -32,6 +32,30 @@ def test_inert_without_the_test_flag() -> None:
     assert failpoints.reached() == frozenset()
 
 
+def test_every_point_stands_in_the_code() -> None:
+    """Guards faults.md 3.7: a name that nothing hits is a test that never fires."""
+    source = Path(failpoints.__file__).parent
+    code = "".join(path.read_text() for path in source.rglob("*.py"))
+
+    assert [name for name in failpoints.NAMES if f'hit("{name}")' not in code] == []
+
+
+def test_hits_count_only_while_the_gate_is_there(tmp_path: Path) -> None:
+    """Guards faults.md 3.7: a running node is armed by making a file, and disarmed by removing it."""
+    gate = tmp_path / "gate"
+    failpoints.arm(f"{POINT}=eio:2@{gate}", test_mode=True)
+    failpoints.hit(POINT)
+    failpoints.hit(POINT)
+    gate.touch()
+    failpoints.hit(POINT)
+    gate.unlink()
+    failpoints.hit(POINT)
+    gate.touch()
+
+    with pytest.raises(OSError, match="failpoint"):
+        failpoints.hit(POINT)
+
+
 def test_inert_without_the_variable() -> None:
     """Guards faults.md 3.7: the test flag alone does nothing, not even a look at the name."""
     failpoints.arm(None, test_mode=True)
