@@ -35,6 +35,26 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+class ShiftedClock(SystemClock):
+    """A wall clock that is off by the seconds in a file, which may change at any time; for tests of real nodes."""
+
+    def __init__(self, offset_file: str) -> None:
+        self._offset_file = offset_file
+
+    def wall_ms(self) -> int:
+        try:
+            with open(self._offset_file, encoding="ascii") as stream:
+                offset_s = float(stream.read() or 0)
+        except FileNotFoundError:
+            offset_s = 0.0
+        return super().wall_ms() + round(offset_s * 1000)
+
+
+def node_clock(offset_file: str) -> Clock:
+    """The clock of a node's process: the machine's, unless a test names a file to shift it by."""
+    return ShiftedClock(offset_file) if offset_file else SystemClock()
+
+
 class SystemIds:
     """The kernel's random source."""
 

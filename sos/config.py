@@ -59,6 +59,8 @@ NODE_PORT_DEFAULT: Final = 9300
 CLUSTER_KEY_CHARS_MIN: Final = 16
 ACCESS_KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9_.+=@-]{3,128}\Z")
 SECRET_KEY_CHARS_MIN: Final = 8
+_REGION: Final = re.compile(r"[a-z0-9-]{1,32}")  # part of every signature's scope
+_DOMAIN: Final = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
 
 class ConfigProblems(StartRefused):
@@ -90,6 +92,25 @@ def _parse_name(text: str) -> str:
     if not NAME_PATTERN.match(text):
         raise ValueError("a node name has 1 to 32 characters of a-z, 0-9 and -")
     return text
+
+
+def _parse_seed_list(text: str) -> tuple[Seed, ...]:
+    """An empty list is a variable that was not set, never a wish for a cluster of one."""
+    if not text.strip():
+        raise ValueError("the list is empty; for a cluster of one leave it out")
+    return parse_seeds(text)
+
+
+def _parse_region(text: str) -> str:
+    if not _REGION.fullmatch(text):
+        raise ValueError("a region has 1 to 32 characters of a-z, 0-9 and -")
+    return text
+
+
+def _parse_domain(text: str) -> str:
+    if text and not _DOMAIN.fullmatch(text):
+        raise ValueError("expected a host name, as clients send it")
+    return text.lower()
 
 
 def _parse_gateways(text: str) -> int:
@@ -138,13 +159,13 @@ _TEST_DEFAULTS: Final = TestConfig()
 SETTINGS: Final = (
     _setting("node.data", "data", str, ""),
     _setting("node.name", "name", _parse_name, ""),
-    _setting("node.seeds", "seeds", parse_seeds, ()),
+    _setting("node.seeds", "seeds", _parse_seed_list, ()),
     _setting("node.listen", "listen", parse_address, None),
     _setting("node.blob_listen", "blob-listen", parse_address, None),
     _setting("node.gateways", "gateways", _parse_gateways, None),
     _setting("s3.listen", "s3", parse_address, Address(host="127.0.0.1", port=9000)),
-    _setting("s3.region", "region", str, "us-east-1"),
-    _setting("s3.domain", "s3-domain", str, ""),
+    _setting("s3.region", "region", _parse_region, "us-east-1"),
+    _setting("s3.domain", "s3-domain", _parse_domain, ""),
     _setting("s3.superset", "s3-superset", _parse_bool, False),
     _setting("s3.tls_cert", "s3-tls-cert", str, ""),
     _setting("s3.tls_key", "s3-tls-key", str, ""),
@@ -167,6 +188,7 @@ SETTINGS: Final = (
             ("journal_kept_bytes", _parse_size, _TEST_DEFAULTS.journal_kept_bytes),
             ("journal_segment_bytes", _parse_size, _TEST_DEFAULTS.journal_segment_bytes),
             ("disk_reserve_bytes", _parse_size, _TEST_DEFAULTS.disk_reserve_bytes),
+            ("clock_file", str, _TEST_DEFAULTS.clock_file),
         )
     ),
 )
@@ -260,11 +282,8 @@ def _assemble(values: dict[str, Any], problems: list[str], *, cores: int) -> Con
     secrets = _assemble_secrets(values, problems, seeds=node.seeds if node else ())
     if bool(values["s3.tls_cert"]) != bool(values["s3.tls_key"]):
         problems.append("--s3-tls-cert and --s3-tls-key: give both or none")
-    problems.extend(
-        f"--{_BY_KEY[key].flag} {values[key]!r}: the file cannot be read"
-        for key in ("s3.tls_cert", "s3.tls_key")
-        if values[key] and not os.access(values[key], os.R_OK)
-    )
+    elif values["s3.tls_cert"]:
+        _check_certificate(values["s3.tls_cert"], values["s3.tls_key"], problems)
     if not values["test.enabled"]:
         problems.extend(
             f"{setting.key}: for tests only, needs SOS_TEST_MODE=1"
@@ -281,7 +300,7 @@ def _assemble(values: dict[str, Any], problems: list[str], *, cores: int) -> Con
         s3=S3Config(
             listen=values["s3.listen"],
             region=values["s3.region"],
-            domain=values["s3.domain"].lower(),
+            domain=values["s3.domain"],
             superset=values["s3.superset"],
             tls_cert=values["s3.tls_cert"],
             tls_key=values["s3.tls_key"],
@@ -291,6 +310,24 @@ def _assemble(values: dict[str, Any], problems: list[str], *, cores: int) -> Con
         log=LogConfig(level=values["log.level"]),
         test=TestConfig(**{name: values[f"test.{name}"] for name in test_fields}),
     )
+
+
+def _check_certificate(certificate: str, key: str, problems: list[str]) -> None:
+    """A gateway would find it as well, but after the node has begun to write."""
+    unreadable = [path for path in (certificate, key) if not os.access(path, os.R_OK)]
+    if unreadable:
+        problems.extend(
+            f"{'--s3-tls-cert' if path is certificate else '--s3-tls-key'} {path}: "
+            f"{'cannot be read by this user' if os.path.exists(path) else 'no such file'}"
+            for path in unreadable
+        )
+        return
+    from sos.tls import tls_context  # 1 MiB that only HTTPS has to pay for
+
+    try:
+        tls_context(certificate, key)
+    except StartRefused as error:
+        problems.append(str(error))
 
 
 def _assemble_node(values: dict[str, Any], problems: list[str], *, cores: int) -> NodeConfig | None:

@@ -9,6 +9,16 @@ EXIT_DISK: Final = 74  # EX_IOERR: an I/O error on journal, vote, catalog or blo
 EXIT_DAMAGE: Final = 76  # the node's own state failed its checks at start or while running
 EXIT_BUG: Final = 70  # EX_SOFTWARE: an invariant of ours is broken; stopping keeps replicas equal
 
+# What a person does with a node that lost its promises, until `sos rejoin` exists.
+LOST_DIRECTORY_ADVICE: Final = (
+    "leave this node stopped and keep its directory aside; the other nodes go on without it as long as "
+    "they are a majority, with no node to spare meanwhile"
+)
+REJOIN_ADVICE: Final = (
+    "`sos rejoin`, which makes it an empty member, comes with the next release; until then "
+    f"{LOST_DIRECTORY_ADVICE}"
+)
+
 
 class SosError(Exception):
     """Base of everything SOS raises on purpose."""
@@ -16,6 +26,18 @@ class SosError(Exception):
 
 class Unavailable(SosError):
     """The request was certainly **not** applied: no leader, queue full, no write quorum. Safe to retry."""
+
+
+class NoMajority(Unavailable):
+    """No leader that a majority follows, or no write quorum, answered in time."""
+
+
+class QueueFull(Unavailable):
+    """More requests wait than are taken: the one case in which fewer of them would help."""
+
+
+class StorageFull(Unavailable):
+    """Disks are full or nearly so. Nothing counts as stored."""
 
 
 class OutcomeUnknown(SosError):

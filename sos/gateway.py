@@ -29,7 +29,7 @@ from sos.blob.peer_client import PeerClient
 from sos.blob.replicas import BlobWriter
 from sos.catalog.model import NodeId
 from sos.catalog.reader import CatalogReader
-from sos.clock import SystemClock, SystemIds
+from sos.clock import Clock, SystemIds, node_clock
 from sos.config import Config
 from sos.errors import EXIT_DISK, FatalStop, StartRefused
 from sos.inherit import Inheritance, receive
@@ -40,7 +40,7 @@ from sos.link.protocol import Job
 from sos.s3.app import S3App
 from sos.s3.gate import Gate
 from sos.s3.handlers import Handlers
-from sos.s3.server import HttpServer, tls_context
+from sos.s3.server import HttpServer
 from sos.s3.target import S3Settings
 from sos.service.access import CatalogAccess
 from sos.service.buckets import BucketService
@@ -51,6 +51,7 @@ from sos.service.resync import Puller, Resync
 from sos.service.snapshots import SnapshotFetcher, SnapshotServer
 from sos.service.upkeep import Upkeep
 from sos.telemetry import Metrics, log
+from sos.tls import tls_context
 
 _HASH_THREADS: Final = 4  # MD5 of large bodies; more threads than cores only queue
 _DRAIN_S: Final = DRAIN_S_MAX / 2  # the supervisor's own deadline leaves the core its share
@@ -63,6 +64,7 @@ class Gateway:
     """The parts of a running gateway that jobs work with."""
 
     config: Config
+    clock: Clock
     number: int
     link: CoreLink
     access: CatalogAccess
@@ -73,6 +75,7 @@ class Gateway:
     blob_reader: BlobReader
     notices: HolderNotices
     puller: Puller
+    snapshots: SnapshotServer
     self_id: NodeId
 
 
@@ -103,13 +106,13 @@ async def _run(inheritance: Inheritance) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    metrics = Metrics()
+    metrics, clock = Metrics(), node_clock(config.test.clock_file)
     async with AsyncExitStack() as stack:
         link = CoreLink(
             directory=config.node.data,
             gateway=inheritance.gateway,
             token=inheritance.link_token,
-            clock=SystemClock(),
+            clock=clock,
             ids=SystemIds(),
         )
         stack.push_async_callback(link.close)
@@ -120,7 +123,11 @@ async def _run(inheritance: Inheritance) -> None:
             superset=config.s3.superset,
         )
         app = S3App(
-            settings=settings, ids=SystemIds(), metrics=metrics, shows_index=config.test.enabled
+            settings=settings,
+            ids=SystemIds(),
+            metrics=metrics,
+            clock=clock,
+            shows_index=config.test.enabled,
         )
         tls = tls_context(config.s3.tls_cert, config.s3.tls_key) if config.s3.tls_cert else None
         server = HttpServer(app)
@@ -130,7 +137,7 @@ async def _run(inheritance: Inheritance) -> None:
         state = await _formed_or_stopped(link, stop)
         if state is None:
             return
-        gateway = await _open(inheritance, link, state, stack)
+        gateway = await _open(inheritance, link, state, stack, clock)
         if gateway.number == 0:
             _open_jobs(gateway, stack)
         _open_app(app, gateway, settings, stack)
@@ -155,7 +162,11 @@ async def _formed_or_stopped(link: CoreLink, stop: asyncio.Event) -> NodeState |
 
 
 async def _open(
-    inheritance: Inheritance, link: CoreLink, state: NodeState, stack: AsyncExitStack
+    inheritance: Inheritance,
+    link: CoreLink,
+    state: NodeState,
+    stack: AsyncExitStack,
+    clock: Clock,
 ) -> Gateway:
     """Build what works on the catalog and on blobs, and serve the blob port."""
     config = inheritance.config
@@ -183,7 +194,7 @@ async def _open(
         on_lost=notices.lost,
     )
     notices.serve(peer_server)
-    snapshots = SnapshotServer(data / "catalog", reader=reader, clock=SystemClock())
+    snapshots = SnapshotServer(data / "catalog", reader=reader, clock=clock)
     snapshots.serve(peer_server)
     if inheritance.gateway == 0:
         snapshots.remove_leftovers()
@@ -193,13 +204,14 @@ async def _open(
         files=files,
         reader=blob_reader,
         link=link,
-        clock=SystemClock(),
+        clock=clock,
     )
     puller.serve(peer_server)
     await peer_server.start(inheritance.sockets["blob"])
     stack.push_async_callback(peer_server.close)
     return Gateway(
         config=config,
+        clock=clock,
         number=inheritance.gateway,
         link=link,
         access=access,
@@ -210,6 +222,7 @@ async def _open(
         blob_reader=blob_reader,
         notices=notices,
         puller=puller,
+        snapshots=snapshots,
         self_id=state.node,
     )
 
@@ -238,7 +251,6 @@ def _die(error: FatalStop) -> None:
 
 def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
     """What only one gateway of a node does: resync, copies of the catalog, unlinking."""
-    clock, ids = SystemClock(), SystemIds()
     resync = Resync(
         access=gateway.access,
         members=gateway.members,
@@ -248,13 +260,16 @@ def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
         self_id=gateway.self_id,
     )
     catalog = Path(gateway.config.node.data) / "catalog"
-    fetcher = SnapshotFetcher(catalog, members=gateway.members, peers=gateway.peers, ids=ids)
+    fetcher = SnapshotFetcher(
+        catalog, members=gateway.members, peers=gateway.peers, ids=SystemIds()
+    )
     upkeep = Upkeep(
         access=gateway.access,
         files=gateway.files,
-        clock=clock,
+        clock=gateway.clock,
         unlink_delay_s=gateway.config.test.unlink_delay_s,
         sweep_period_s=gateway.config.test.sweep_period_s,
+        remove_unread=gateway.snapshots.remove_unread,
     )
 
     async def run_job(job: Job, progress: JobProgress) -> dict[str, Any]:
@@ -276,7 +291,7 @@ def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
 
 def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncExitStack) -> None:
     """Let the S3 port serve requests."""
-    clock = SystemClock()
+    clock = gateway.clock
     executor = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="hash")
     stack.callback(executor.shutdown)
     writer = BlobWriter(

@@ -5,20 +5,15 @@ Nothing secret is on a command line or in an environment. A child also ties its 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from sos.config import Config, from_plain, to_plain
-
-_PR_SET_PDEATHSIG: Final = 1
-_EXIT_ORPHAN: Final = 71  # nobody is left to read it
+from sos.lifeline import die_with_parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +53,7 @@ def prepare(
 
 
 def receive(arguments: list[str]) -> Inheritance:
-    """What ``prepare`` wrote; the process now dies with its parent, however that dies.
-
-    The death signal fires when the *thread* that started this process ends: supervisors start
-    children from their main thread only. A parent that died before is noticed by its process id.
-    """
+    """What ``prepare`` wrote; the process now dies with its parent, however that dies."""
     if len(arguments) != 1 or not arguments[0].isdigit():
         sys.stderr.write("this module is started by `sos serve`\n")
         raise SystemExit(2)
@@ -84,12 +75,3 @@ def _adopt(descriptor: int) -> socket.socket:
     os.set_inheritable(descriptor, False)  # a probe that the core starts must not keep ports open
     listener.setblocking(False)
     return listener
-
-
-def die_with_parent(parent: int) -> None:
-    """End this process when ``parent``, which started it, ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        raise SystemExit(_EXIT_ORPHAN)

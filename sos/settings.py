@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sos.limits import JOURNAL_KEPT_BYTES_MIN, ORPHAN_AGE_S_MIN
+from sos.limits import (
+    JOURNAL_KEPT_BYTES_MIN,
+    JOURNAL_SEGMENT_BYTES,
+    ORPHAN_AGE_S_MIN,
+    UNLINK_DELAY_S,
+)
 
 NAME_PATTERN: Final = re.compile(r"[a-z0-9-]{1,32}\Z")
 
@@ -101,10 +106,11 @@ class TestConfig:
     blob_dial: tuple[Override, ...] = ()
     orphan_age_s: float = ORPHAN_AGE_S_MIN
     sweep_period_s: float = 60.0
-    unlink_delay_s: float = 10.0
+    unlink_delay_s: float = UNLINK_DELAY_S
     journal_kept_bytes: int = JOURNAL_KEPT_BYTES_MIN
-    journal_segment_bytes: int = 64 * 1024 * 1024
+    journal_segment_bytes: int = JOURNAL_SEGMENT_BYTES
     disk_reserve_bytes: int = 512 * 1024 * 1024
+    clock_file: str = ""  # seconds by which this node's wall clock is off; see clock.py
     failpoints: str = ""  # armed crash points; see failpoints.py
 
 

@@ -13,14 +13,14 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from types import FrameType
 from typing import Final
 
+from sos.child import child_command
 from sos.config import Address, Config
 from sos.errors import EXIT_DAMAGE, EXIT_DISK, EXIT_USAGE, StartRefused
 from sos.inherit import prepare
@@ -33,6 +33,7 @@ _GATEWAY_BACKOFF_S: Final = (0.0, 0.1, 0.5, 1.0)  # back within a second (faults
 _GATEWAY_CALM_S: Final = 10.0  # a gateway that ran this long has not failed in a row
 # A gateway that ends so will end so again; one that was killed or hit a bug is started again.
 _NODE_ENDING_CODES: Final = frozenset({EXIT_USAGE, EXIT_DISK, EXIT_DAMAGE})
+_PORT_FLAGS: Final = {"s3": "--s3", "admin": "--admin", "node": "--listen", "blob": "--blob-listen"}
 _SECRET_ENV: Final = ("SOS_ROOT_ACCESS_KEY", "SOS_ROOT_SECRET_KEY", "SOS_CLUSTER_KEY")
 
 
@@ -69,7 +70,7 @@ def open_listener(address: Address, *, purpose: str, flag: str) -> socket.socket
         listener.close()
         raise StartRefused(
             f"cannot listen on {address} for {purpose}: {error.strerror}; "
-            f"stop what uses it or choose another address with {flag}"
+            f"stop what uses it or choose another with {flag}"
         ) from error
     return listener
 
@@ -100,11 +101,19 @@ class _Child:
 class Node:
     """One node's processes. Driven by ``Supervision``; every method runs in the main thread."""
 
-    def __init__(self, config: Config, *, log_path: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        log_path: str | None = None,
+        flags: Mapping[str, str] = _PORT_FLAGS,
+    ) -> None:
+        """``flags``: by which flag a person moves a port, by role."""
         self.config = config
         self.phase = NodePhase.IDLE
         self.exit_code = 0
         self._log_path = log_path
+        self._flags = flags
         self._sockets: dict[str, socket.socket] = {}
         self._core: _Child | None = None
         self._gateways: dict[int, _Child] = {}
@@ -119,13 +128,15 @@ class Node:
         """Prove every port and the directory, and hold them. Raises: StartRefused."""
         config = self.config
         try:
-            for role, address, purpose, flag in (
-                ("s3", config.s3.listen, "S3", "--s3"),
-                ("admin", config.admin.listen, "administration", "--admin"),
-                ("node", config.node.listen, "other nodes", "--listen"),
-                ("blob", config.node.blob_listen, "blobs", "--blob-listen"),
+            for role, address, purpose in (
+                ("s3", config.s3.listen, "S3"),
+                ("admin", config.admin.listen, "administration"),
+                ("node", config.node.listen, "other nodes"),
+                ("blob", config.node.blob_listen, "blobs"),
             ):
-                self._sockets[role] = open_listener(address, purpose=purpose, flag=flag)
+                self._sockets[role] = open_listener(
+                    address, purpose=purpose, flag=self._flags[role]
+                )
             self._is_new = prepare_directory(config.node.data)
         except StartRefused:
             self.close()
@@ -153,7 +164,7 @@ class Node:
         log = None if self._log_path is None else open(self._log_path, "ab")  # noqa: SIM115
         try:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module names
-                [sys.executable, "-m", module, str(memory)],
+                child_command(module, str(memory)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -26,6 +26,7 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _REQUEST_ID: ContextVar[str] = ContextVar("sos_request_id", default="")
 _SOON_S: Final = 0.05  # how long a line of ``info_soon`` may wait
 _SOON_LINES_MAX: Final = 200
+_EVENTS_MAX: Final = 1000  # events are names in the code; messages of libraries are not
 
 
 # --- log ------------------------------------------------------------------------------------------
@@ -37,6 +38,7 @@ class Log:
         self._threshold = _LEVELS["info"]
         self._common: dict[str, object] = {}
         self._encode = json.JSONEncoder(default=_plain).encode
+        self._beginnings: dict[tuple[str, str], str] = {}
         self._soon: list[str] = []
         self._second = -1
         self._second_text = ""
@@ -48,6 +50,7 @@ class Log:
         """
         self._threshold = _LEVELS[level]
         self._common = common
+        self._beginnings.clear()
         atexit.register(self.flush)
         logging.basicConfig(handlers=[_Bridge(self)], level=logging.WARNING, force=True)
 
@@ -100,19 +103,24 @@ class Log:
         if second != self._second:
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
-        line: dict[str, object] = {
-            "time": f"{self._second_text}.{int(now * 1000) % 1000:03d}Z",
-            "level": level,
-            "event": event,
-            **self._common,
-        }
+        line: dict[str, object] = {}
         request_id = _REQUEST_ID.get()
         if request_id:
             line["request_id"] = request_id
         if fields.pop("exc_info", False):
             line["traceback"] = traceback.format_exc()
         line.update(fields)
-        return self._encode(line) + "\n"
+        beginning = self._beginnings.get((level, event)) or self._begin(level, event)
+        stamp = f"{self._second_text}.{int(now * 1000) % 1000:03d}Z"
+        rest = self._encode(line)
+        return f'{{"time": "{stamp}", {beginning}{", " if line else ""}{rest[1:]}\n'
+
+    def _begin(self, level: str, event: str) -> str:
+        """What all lines of an event share, as it stands in them."""
+        text = self._encode({"level": level, "event": event, **self._common})[1:-1]
+        if len(self._beginnings) < _EVENTS_MAX:
+            self._beginnings[level, event] = text
+        return text
 
     def _emit(self, text: str) -> None:
         stream = self._stream or sys.stderr

@@ -16,6 +16,7 @@ from sos.telemetry import log
 
 _HEAD_BYTES_MAX: Final = 16 * 1024
 _BODY_BYTES_MAX: Final = 64 * 1024
+_LENGTH_DIGITS_MAX: Final = 19  # int() refuses thousands of them with an error of its own
 _REQUEST_S_MAX: Final = 10.0  # from the first byte of a head to the end of its body
 _IDLE_S_MAX: Final = 60.0
 _CONNECTIONS_MAX: Final = 64
@@ -55,6 +56,7 @@ class _State:
     """What ``close`` needs of the running connections."""
 
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    is_closing: bool = False
 
 
 class HttpServer:
@@ -73,6 +75,7 @@ class HttpServer:
     async def close(self) -> None:
         """Stop listening and end every connection."""
         self._server.close()
+        self._state.is_closing = True
         for task in self._state.tasks:
             task.cancel()
         await asyncio.gather(*self._state.tasks, return_exceptions=True)
@@ -88,6 +91,10 @@ class HttpServer:
             await self._serve(reader, writer)
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             return  # the client went away, or says nothing
+        except asyncio.CancelledError:
+            # Ended by ``close``. asyncio's streams (3.11) report a cancelled connection as a failed callback.
+            if not self._state.is_closing:
+                raise
         except Exception:  # noqa: BLE001 - a worker loop: a request's bug must not stop a core
             log.error("admin.request.bug", exc_info=True)
         finally:
@@ -122,7 +129,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
     length = headers.get("content-length", "0")
     if "transfer-encoding" in headers:
         raise BadRequest(411)
-    if not length.isascii() or not length.isdigit():
+    if not length.isascii() or not length.isdigit() or len(length) > _LENGTH_DIGITS_MAX:
         raise BadRequest(400)
     if int(length) > _BODY_BYTES_MAX:
         raise BadRequest(413)

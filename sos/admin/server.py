@@ -10,15 +10,16 @@ from __future__ import annotations
 import hmac
 import json
 import socket
-import time
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from sos.admin.http import HttpServer, Request, Response
 from sos.admin.proof import SIGNATURE_HEADER, TIME_HEADER, sign
+from sos.clock import Clock
 from sos.errors import OutcomeUnknown, Unavailable
 
 _AGE_S_MAX: Final = 300
+_NOT_PROVED: Final = "not signed with the root secret key, or at a time that this node's clock says is over 5 minutes away"
 _PROMETHEUS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -59,8 +60,9 @@ class AdminHandler(Protocol):
 class AdminServer:
     """Serves the routes on an inherited socket."""
 
-    def __init__(self, handler: AdminHandler, *, listener: socket.socket) -> None:
+    def __init__(self, handler: AdminHandler, *, listener: socket.socket, clock: Clock) -> None:
         self._handler = handler
+        self._clock = clock
         self._server = HttpServer(self._serve, listener=listener)
 
     async def start(self) -> None:
@@ -99,7 +101,7 @@ class AdminServer:
 
     async def _keys(self, request: Request) -> Response:
         if not self._is_proved(request):
-            return _json(403, {"error": "not signed with the root secret key"})
+            return _json(403, {"error": _NOT_PROVED})
         keys = self._handler.access_keys()
         if keys is None:
             raise Unavailable("the cluster is not formed yet")
@@ -130,7 +132,7 @@ class AdminServer:
         proof = request.headers.get(SIGNATURE_HEADER.lower(), "")
         if secret is None or not stamp.isascii() or not stamp.isdigit() or len(stamp) > 12:
             return False
-        if abs(time.time() - int(stamp)) > _AGE_S_MAX:
+        if abs(self._clock.wall_ms() / 1000 - int(stamp)) > _AGE_S_MAX:
             return False
         expected = sign(
             secret,

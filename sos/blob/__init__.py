@@ -36,7 +36,7 @@ The public parts (``sos.blob`` itself imports nothing):
 ``replicas.py`` BlobWriter(files, peers, *, self_id, on_late_holder: Callable[[BlobId, NodeId], None], clock=...)
         await .write(chunks, *, blob_id, members: Sequence[PeerAddress], quorum: int)
             -> WrittenBlob(blob_id, size_bytes, crc64, holders: tuple[NodeId, ...])
-               raises Unavailable (certainly nothing counted; StorageFull when disks are full); a failing ``chunks`` re-raises
+               raises NoMajority (certainly nothing counted; StorageFull when disks are full); a failing ``chunks`` re-raises
         await .drop(blob_id, members)                  tells holders to drop; best effort, after a definite refusal
 ``fetch.py``    BlobReader(files, peers, *, self_id, on_lost: Callable[[BlobId], None])
         await .open(*, blob_id, size_bytes, crc64, holders: Sequence[PeerAddress], start=0, stop=None) -> BlobStream

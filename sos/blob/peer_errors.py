@@ -23,7 +23,3 @@ class NotHere(Corruption):
 
 class Damaged(Corruption):
     """The peer has the blob, and its copy fails the checks."""
-
-
-class StorageFull(Unavailable):
-    """No write quorum, because disks are full. Nothing counts as stored."""

@@ -30,6 +30,7 @@ from sos.limits import (
     MIB,
     PEER_BODY_IDLE_S_MAX,
 )
+from sos.telemetry import log
 
 PIECE_BYTES: Final = (
     512 * KIB
@@ -57,13 +58,18 @@ class BlobWriter:
         peers: PeerClient,
         *,
         self_id: NodeId,
+        is_named: Callable[[BlobId], bool],
         on_late_holder: Callable[[BlobId, NodeId], None],
         clock: Clock | None = None,
     ) -> None:
-        """``on_late_holder``: a member finished after ``write`` returned; it reports its own copies, too."""
+        """``is_named``: whether this node's catalog names a blob; then its copy here stays (protocols.md 4.5).
+
+        ``on_late_holder``: a member finished after ``write`` returned; it reports its own copies, too.
+        """
         self._files = files
         self._peers = peers
         self._self_id = self_id
+        self._is_named = is_named
         self._on_late_holder = on_late_holder
         self._clock = clock or SystemClock()
         self._active = 0
@@ -80,8 +86,8 @@ class BlobWriter:
     ) -> WrittenBlob:
         """Store what ``chunks`` yields on ``members``; chunks may have any size and must not change afterwards.
 
-        If ``chunks`` raises, nothing is kept anywhere, and its error rises. Raises: Unavailable (no write quorum), StorageFull
-        (an Unavailable: none, because disks are full), FatalStop.
+        If ``chunks`` raises, nothing is kept anywhere, and its error rises. Raises: NoMajority (no write quorum), StorageFull
+        (none, because disks are full), FatalStop.
         """
         assert quorum >= 1
         started = self._clock.monotonic()
@@ -177,6 +183,9 @@ class BlobWriter:
     async def _drop_at(self, member: PeerAddress, blob_id: BlobId) -> None:
         try:
             if member.node == self._self_id:
+                if self._is_named(blob_id):
+                    log.error("blob.drop.refused", blob=blob_id.hex())
+                    return
                 await self._files.drop(blob_id)
             else:
                 await self._peers.drop(member, blob_id)

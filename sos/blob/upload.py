@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from sos.blob.lane import Lane, Piece
-from sos.blob.peer_errors import PeerFull, StorageFull
+from sos.blob.peer_errors import PeerFull
 from sos.catalog.model import BlobId, NodeId
 from sos.checksum import combine_crc64nvme
 from sos.clock import Clock
-from sos.errors import DiskFull, FatalStop, Unavailable
+from sos.errors import DiskFull, FatalStop, NoMajority, StorageFull, Unavailable
 from sos.failpoints import hit
 from sos.limits import BLOB_DURABLE_S_MAX
 
@@ -158,4 +158,4 @@ class Upload:
         message = f"no write quorum of {self._quorum}: {told or 'too few members answer'}"
         if any(isinstance(error, DiskFull | PeerFull) for error in errors):
             return StorageFull(message)
-        return Unavailable(message)
+        return NoMajority(message)

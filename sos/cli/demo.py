@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,18 +20,27 @@ from typing import Final
 import click
 from rich.console import Console
 
-from sos.admin.client import AdminUnreachable, ask
-from sos.cli.presign import presign
+from sos.admin.client import ask
+from sos.cli.paste import show_endpoints
+from sos.cli.progress import Progress
 from sos.config import Address, Config, load
 from sos.errors import StartRefused
-from sos.supervisor import Node, NodePhase, Supervision
+from sos.supervisor import Node, NodePhase, Supervision, prepare_directory
 
 _READY_S_MAX: Final = 120.0
-_READY_POLL_S: Final = 0.05
+_DEAD_S_MAX: Final = 10.0
+_DEAD_POLL_S: Final = 0.02
 _RESTARTS_MAX: Final = 5  # of one node in a row: then it has a trouble that a person must see
 _CALM_S: Final = 30.0
 _NODE_PORTS: Final = range(10000, 32760, 2)  # below the ports of outgoing connections
 _MEMORY: Final = "demo.json"
+# Node ports are remembered in the directory, so another directory means other ports.
+_PORT_FLAGS: Final = {
+    "s3": "--s3-port",
+    "admin": "--admin-port",
+    "node": "--data",
+    "blob": "--data",
+}
 # Of the environment only what concerns the demo itself: data, names and ports are its own.
 _PASSED_ENV: Final = ("SOS_ROOT_", "SOS_LOG_LEVEL", "SOS_REGION", "SOS_TEST_", "SOS_FAILPOINTS")
 
@@ -49,6 +59,7 @@ class DemoControl:
     def __init__(self, nodes: list[Node], supervision: Supervision, console: Console) -> None:
         self.nodes = nodes
         self.console = console
+        self._progress = Progress(console)
         self._supervision = supervision
         self._held: set[Node] = set()
 
@@ -77,7 +88,11 @@ class DemoControl:
 
         self._supervision.post(action)
         done.wait()
-        self._wait(lambda: node.phase is NodePhase.DEAD, f"node {number} is dead", 10.0)
+        end = time.monotonic() + _DEAD_S_MAX
+        while node.phase is not NodePhase.DEAD:
+            if time.monotonic() > end:
+                raise StartRefused(f"{node.config.node.name} does not end after SIGKILL")
+            time.sleep(_DEAD_POLL_S)
 
     def bring_back(self, number: int) -> None:
         """Start the node again; returns at once."""
@@ -103,10 +118,12 @@ class DemoControl:
     def is_held(self, node: Node) -> bool:
         return node in self._held
 
-    def wait_ready(self, number: int, deadline_s: float = _READY_S_MAX) -> None:
-        """Until the node serves linearizable requests. Raises: StartRefused at the deadline."""
-        address = self.nodes[number - 1].config.admin.listen
-        self._wait(lambda: _is_ready(address), f"node {number} is ready", deadline_s)
+    def wait_ready(self, *numbers: int, deadline_s: float = _READY_S_MAX) -> None:
+        """Until the nodes serve linearizable requests; says meanwhile what each is at.
+
+        Raises: StartRefused at the deadline.
+        """
+        self._progress.wait_ready([_Watched(self.nodes[n - 1]) for n in numbers], deadline_s)
 
     def status(self, number: int) -> dict[str, object]:
         """The JSON of `sos status` of the node. Raises: AdminUnreachable."""
@@ -119,26 +136,44 @@ class DemoControl:
         """Stop everything; the demo ends with ``code``."""
         self._supervision.post(lambda: self._supervision.finish(code))
 
-    def _wait(self, condition: Callable[[], bool], what: str, deadline_s: float) -> None:
-        end = time.monotonic() + deadline_s
-        while not condition():
-            if time.monotonic() > end:
-                raise StartRefused(f"not within {deadline_s:.0f} s: {what}")
-            time.sleep(_READY_POLL_S)
 
+class _Watched:
+    """A node of the demo as its progress is watched."""
 
-def _is_ready(address: Address) -> bool:
-    try:
-        return ask(address, "GET", "/readyz", timeout_s=5.0).status == 200
-    except AdminUnreachable:
-        return False
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.name = node.config.node.name
+        self.admin = node.config.admin.listen
+
+    def ended(self) -> str | None:
+        if self._node.phase is not NodePhase.DEAD:
+            return None
+        return f"ended with {self._node.exit_code}: {_last_line(self._node)}"
 
 
 @click.command()
-@click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 9), help="how many")
+@click.option(
+    "--nodes",
+    metavar="N",
+    default=3,
+    type=click.IntRange(1, 9),
+    help="how many nodes, 1 to 9 (default 3)",
+)
 @click.option("--data", metavar="DIR", help="keep the data there (default: temporary)")
-@click.option("--s3-port", default=9000, show_default=True, type=click.IntRange(1, 65000))
-@click.option("--admin-port", default=9400, show_default=True, type=click.IntRange(1, 65000))
+@click.option(
+    "--s3-port",
+    metavar="PORT",
+    default=9000,
+    type=click.IntRange(1, 65000),
+    help="S3 port of the first node, the others follow (default 9000)",
+)
+@click.option(
+    "--admin-port",
+    metavar="PORT",
+    default=9400,
+    type=click.IntRange(1, 65000),
+    help="admin port of the first node, the others follow (default 9400)",
+)
 def demo(nodes: int, data: str | None, s3_port: int, admin_port: int) -> None:
     """Run a whole cluster on this machine; Ctrl-C stops it."""
     code = run_demo(nodes=nodes, data=data, s3_port=s3_port, admin_port=admin_port)
@@ -175,14 +210,7 @@ def _run(
     admin_port: int,
     walk: Walk | None,
 ) -> int:
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    configs = _configs(count, directory, s3_port, admin_port)
-    nodes = [
-        Node(config, log_path=os.path.join(directory, f"{config.node.name}.log"))
-        for config in configs
-    ]
-    for node in nodes:
-        node.open()
+    nodes = _open(count, directory, s3_port, admin_port)
     supervision = Supervision(nodes)
     control = DemoControl(nodes, supervision, console)
     supervision.on_dead = _Restarter(control, supervision)
@@ -194,6 +222,38 @@ def _run(
     code = supervision.run()
     console.print("stopped")
     return code
+
+
+def _open(count: int, directory: str, s3_port: int, admin_port: int) -> list[Node]:
+    """The nodes with their ports and directories. Raises: StartRefused; then nothing new stays behind."""
+    is_new = prepare_directory(directory)
+    memory = os.path.join(directory, _MEMORY)
+    is_first = not os.path.exists(memory)
+    configs: list[Config] = []
+    try:
+        configs = _configs(count, directory, s3_port, admin_port)
+        nodes = [
+            Node(
+                config,
+                log_path=os.path.join(directory, f"{config.node.name}.log"),
+                flags=_PORT_FLAGS,
+            )
+            for config in configs
+        ]
+        for node in nodes:
+            node.open()
+    except StartRefused:
+        if is_first:
+            with suppress(OSError):
+                os.unlink(memory)
+            for path in [
+                *(config.node.data for config in configs),
+                *([directory] if is_new else []),
+            ]:
+                with suppress(OSError):  # somebody else's, or not empty
+                    os.rmdir(path)
+        raise
+    return nodes
 
 
 class _Restarter:
@@ -233,64 +293,23 @@ def _show(control: DemoControl, walk: Walk | None) -> None:
     """Wait, print, walk; a trouble ends the demo with one line."""
     try:
         started = time.monotonic()
-        for number in range(1, len(control.nodes) + 1):
-            control.wait_ready(number)
+        control.wait_ready(*range(1, len(control.nodes) + 1))
         control.console.print(f"ready after {time.monotonic() - started:.1f} s")
         if walk is not None:
             code = walk(control)
             if code >= 0:
                 control.finish(code)
                 return
-        show_endpoints(control)
+        keys = control.root_keys()
+        show_endpoints(
+            control.console,
+            [node.config for node in control.nodes],
+            access_key=keys.access_key,
+            secret_key=keys.secret_key,
+        )
     except (StartRefused, OSError) as error:
         control.console.print(f"sos: {error}")
         control.finish(1)
-
-
-def show_endpoints(control: DemoControl) -> None:
-    """Endpoints, keys, and lines to paste."""
-    config = control.nodes[0].config
-    keys = control.root_keys()
-    first = control.endpoint(1)
-    url = f"http://{first}"
-    say = control.console.print
-    say("\n[bold]S3 endpoints[/bold] (any of them; all answer the same)")
-    for node in control.nodes:
-        say(
-            f"  http://{node.config.s3.listen}   status: sos status --admin {node.config.admin.listen}"
-        )
-    say("\n[bold]Keys[/bold]")
-    say(f"  access key {keys.access_key}\n  secret key {keys.secret_key}")
-    say("\n[bold]aws-cli[/bold]", markup=True)
-    say(
-        f"  export AWS_ACCESS_KEY_ID={keys.access_key} AWS_SECRET_ACCESS_KEY={keys.secret_key}"
-        f" AWS_DEFAULT_REGION={config.s3.region} AWS_ENDPOINT_URL={url}\n"
-        "  aws s3 mb s3://demo && aws s3 ls",
-        markup=False,
-    )
-    say("\n[bold]boto3[/bold]")
-    say(
-        f"  import boto3; s3 = boto3.client('s3', endpoint_url='{url}', region_name='{config.s3.region}',"
-        f" aws_access_key_id='{keys.access_key}', aws_secret_access_key='{keys.secret_key}')\n"
-        "  s3.create_bucket(Bucket='demo2'); s3.put_object(Bucket='demo2', Key='hello', Body=b'world')",
-        markup=False,
-    )
-    say("\n[bold]curl[/bold] (presigned, good for a day)")
-    for method, path, option in (
-        ("PUT", "/demo3", "-X PUT"),
-        ("PUT", "/demo3/hello.txt", "-d 'hello, world' -X PUT"),
-        ("GET", "/demo3/hello.txt", ""),
-    ):
-        signed = presign(
-            method,
-            first,
-            path,
-            access_key=keys.access_key,
-            secret_key=keys.secret_key,
-            region=config.s3.region,
-        )
-        say(f"  curl {option}{' ' if option else ''}'{signed}'", markup=False)
-    say("\nCtrl-C stops all.")
 
 
 # --- configuration --------------------------------------------------------------------------------
@@ -330,9 +349,17 @@ class _Memory:
 def _remembered(count: int, directory: str) -> _Memory:
     path = os.path.join(directory, _MEMORY)
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as stream:
-            document = json.load(stream)
-        memory = _Memory(cluster_key=document["cluster_key"], ports=document["ports"])
+        try:
+            with open(path, encoding="utf-8") as stream:
+                document = json.load(stream)
+            memory = _Memory(
+                cluster_key=str(document["cluster_key"]), ports=[int(p) for p in document["ports"]]
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StartRefused(
+                f"{path} cannot be read, and without its keys and ports the nodes beside it do not find "
+                "each other: put it back, or choose another --data"
+            ) from error
         if len(memory.ports) != count:
             raise StartRefused(
                 f"{directory} holds a demo of {len(memory.ports)} nodes: start it with "

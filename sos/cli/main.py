@@ -10,7 +10,7 @@ import click
 from sos import __version__
 from sos.cli.options import fail, given_flags, node_options
 from sos.config import ConfigProblems, describe, load
-from sos.errors import SosError, StartRefused
+from sos.errors import LOST_DIRECTORY_ADVICE, SosError, StartRefused
 
 _NEXT_RELEASE: Final = "comes with the next release"
 
@@ -68,22 +68,31 @@ def config_check(config_file: str | None, **flags: str | None) -> None:
     click.echo(describe(load(given_flags(flags), file=config_file)))
 
 
-_ANYTHING = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+_ANYTHING: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
-def _later(name: str, text: str) -> None:
-    """A command of the contract that this release only names."""
+def _later(name: str, text: str, now: str = "") -> None:
+    """A command of the contract that this release only names. ``now``: what to do until it comes."""
 
-    @sos.command(name, context_settings=_ANYTHING, short_help=f"{text} ({_NEXT_RELEASE})")
+    @sos.command(
+        name,
+        context_settings=_ANYTHING,
+        help=f"{text} ({_NEXT_RELEASE}).",
+        short_help=f"{text} (next release)",
+    )
     def later() -> None:
-        fail(f"`sos {name}` {_NEXT_RELEASE}")
+        fail(f"`sos {name}` {_NEXT_RELEASE}{now and '; until then: '}{now}")
 
 
-_later("member", "list, add, remove, replace or move members")
-_later("scrub", "re-read every replica")
-_later("verify", "check a stopped node's directory")
-_later("rejoin", "bring back a node whose directory was copied")
-_later("recover", "go on with the survivors of a lost majority")
+_later("member", "List, add, remove, replace or move members")
+_later("scrub", "Read every replica again")
+_later("verify", "Check a stopped node's directory")
+_later("rejoin", "Bring a node back as an empty member", LOST_DIRECTORY_ADVICE)
+_later(
+    "recover",
+    "Go on with the survivors of a lost majority",
+    "start the stopped nodes again; every one that comes back with its directory counts",
+)
 
 
 def main() -> None:
@@ -94,6 +103,9 @@ def main() -> None:
     except ConfigProblems as error:
         for problem in error.problems:
             sys.stderr.write(f"sos: {problem}\n")
+        raise SystemExit(error.exit_code) from None
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(f"{error.format_message()}\n")
         raise SystemExit(error.exit_code) from None
     except click.ClickException as error:
         text = " ".join(error.format_message().split())

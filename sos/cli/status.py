@@ -25,15 +25,16 @@ def status(admin: Address, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(answer.body, indent=2))
         return
-    _show(answer.body)
+    show(answer.body)
 
 
-def _show(body: dict[str, Any]) -> None:
+def show(body: dict[str, Any]) -> None:
+    """Print the JSON of /status for a person."""
     console = Console(width=None if Console().is_terminal else 140)
-    if body.get("waiting"):
-        console.print(f"{body['node']}: the cluster is not formed yet")
-        for line in body["waiting"]:
-            console.print(f"  waiting for {line}")
+    if body["cluster_id"] is None:
+        console.print(f"{body['node']}: the cluster is not formed yet", soft_wrap=True)
+        for line in body.get("waiting", []):
+            console.print(f"  {line}", soft_wrap=True)
         return
     ready = "ready" if body["ready"] else "NOT ready"
     console.print(
@@ -67,6 +68,6 @@ def _show(body: dict[str, Any]) -> None:
         )
     console.print(table)
     for warning in body.get("warnings", []):
-        console.print(f"warning: {warning}")
+        console.print(f"warning: {warning}", soft_wrap=True)
     if body.get("quorum_impossible"):
         console.print(f"no majority is possible without: {', '.join(body['quorum_impossible'])}")

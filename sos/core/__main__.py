@@ -11,7 +11,7 @@ from typing import Final
 import uvloop
 
 from sos import failpoints
-from sos.clock import SystemClock, SystemIds
+from sos.clock import SystemIds, node_clock
 from sos.core import start
 from sos.core.process import CoreProcess
 from sos.disk import SystemDisk
@@ -50,7 +50,8 @@ def main() -> int:
 
 
 async def _run(inheritance: Inheritance, opened: start.OpenDirectory) -> int:
-    clock, ids, disk = SystemClock(), SystemIds(), SystemDisk()
+    clock = node_clock(inheritance.config.test.clock_file)
+    ids, disk = SystemIds(), SystemDisk()
     return await CoreProcess(inheritance, opened, clock=clock, ids=ids, disk=disk).run()
 
 

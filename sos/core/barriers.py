@@ -15,8 +15,6 @@ class ReadIndex(Protocol):
 
     def barrier(self, done: Callable[[int | None], None]) -> None: ...
 
-    def want_applied(self, index: int) -> None: ...
-
 
 class Barriers:
     """Waits for the read index, then until this node applied it (Raft dissertation, section 6.4)."""
@@ -38,7 +36,6 @@ class Barriers:
                 return
             self._count += 1
             heapq.heappush(self._waiting, (index, self._count, done))
-            self._raft.want_applied(index)
 
         self._raft.barrier(confirmed)
 

@@ -1,7 +1,8 @@
 """The leader's care for every member's blobs: which one to compare, what it owes, whether it is in sync.
 
 Decides only; a resync itself is a job of the leader's gateway 0. The full comparison is the truth, the owed
-list only saves time: after each (re)connection a member is compared once in full.
+list only saves time: a member is compared in full after each (re)connection, whenever it may have lost copies
+without a word to the catalog (its *doubt* rises, or its gateway is away), and once an hour.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _RETRY_S: Final = 1.0
 _RETRY_S_MAX: Final = (
     30.0  # of blobs that nobody can give now: asked for again at once when members come or go
 )
+_COMPARE_AGAIN_S: Final = 3600.0  # finds files that went while nobody read them
 _JOBS_MAX: Final = 2  # members resynced at a time: the foreground keeps most of the disk
 
 
@@ -30,7 +32,9 @@ class MemberView:
     node: NodeId
     is_connected: bool
     has_gateway: bool
-    is_caught_up: bool
+    is_caught_up: bool  # near enough to begin with its blobs
+    is_up_to_date: bool
+    doubt: int  # other than at the last comparison: that one no longer counts
     blobs_owed: int
     bytes_owed: int
 
@@ -39,7 +43,8 @@ class MemberView:
 class _Care:
     """One member, while it stays connected and this node leads."""
 
-    is_compared: bool = False
+    compared_at: float | None = None
+    compared_doubt: int = 0
     owed_since: float | None = None
     job_id: int | None = None
     failures: int = 0  # in a row
@@ -86,8 +91,9 @@ class CatchUp:
             if not member.is_connected:
                 continue
             care = self._care.setdefault(member.node, _Care())
-            if not member.has_gateway:
-                care.is_compared = False  # what it had not reported yet is lost with its gateway
+            if care.compared_at is not None and not _still_counts(care, member):
+                care.compared_at = None
+                care.retry_at, care.failures = min(care.retry_at, now + _RETRY_S), 0
             if member.blobs_owed == 0:
                 care.owed_since = None
             elif care.owed_since is None:
@@ -102,16 +108,18 @@ class CatchUp:
             return False
         running = sum(other.job_id is not None for other in self._care.values())
         owes = care.owed_since is not None and now - care.owed_since >= _OWED_S
-        return running < _JOBS_MAX and (owes or not care.is_compared)
+        return running < _JOBS_MAX and (owes or _needs_comparison(care, now))
 
     def _start(self, member: MemberView, care: _Care, now: float) -> None:
-        is_full = not care.is_compared
+        is_full = _needs_comparison(care, now)
+        doubt = member.doubt
 
         def ended(is_done: bool, values: dict[str, Any]) -> None:
             care.job_id = None
             care.progress = {}
             # Blobs that nobody can give stand in the owed list: comparing again would tell nothing new.
-            care.is_compared |= is_full and is_done
+            if is_full and is_done:
+                care.compared_at, care.compared_doubt = self._clock.monotonic(), doubt
             failed = values.get("failed", 0) if is_done else 0
             if is_done and not failed:
                 log.info("core.resync.done", member=member.node, full=is_full, **values)
@@ -138,16 +146,16 @@ class CatchUp:
                 care.progress = values
 
     # --- status -----------------------------------------------------------------------------------
-    def is_compared(self, node: NodeId) -> bool:
-        care = self._care.get(node)
-        return care is not None and care.is_compared
+    def is_compared(self, member: MemberView) -> bool:
+        """Whether its owed list says all that is missing."""
+        care = self._care.get(member.node)
+        return care is not None and care.compared_at is not None and _still_counts(care, member)
 
     def is_in_sync(self, member: MemberView) -> bool:
         """Applied up to date, compared in full since it connected, and nothing owed for more than 5 s."""
-        care = self._care.get(member.node)
-        if care is None or not care.is_compared or not member.is_caught_up:
+        if not self.is_compared(member) or not member.is_up_to_date:
             return False
-        owed_since = care.owed_since
+        owed_since = self._care[member.node].owed_since
         return owed_since is None or self._clock.monotonic() - owed_since <= _IN_SYNC_OWED_S
 
     def eta_s(self, node: NodeId) -> float | None:
@@ -160,3 +168,12 @@ class CatchUp:
         if not isinstance(done, int) or not isinstance(total, int) or done <= 0 or elapsed <= 0:
             return None
         return round((total - done) / (done / elapsed), 1)
+
+
+def _still_counts(care: _Care, member: MemberView) -> bool:
+    """Whether nothing happened since the last comparison that could have cost copies in silence."""
+    return member.has_gateway and member.doubt == care.compared_doubt
+
+
+def _needs_comparison(care: _Care, now: float) -> bool:
+    return care.compared_at is None or now - care.compared_at >= _COMPARE_AGAIN_S

@@ -1,11 +1,14 @@
 """What the cores tell each other twice a second: reports to all, the leader's status table to all.
 
-Compares digests of the catalog at equal index: two that differ mean that replicas have diverged, and the
-node whose digest is not the leader's stops (design, section 8).
+Compares digests of the catalog at equal index: two that differ mean that replicas have diverged, and a node
+that stands against a majority stops (design, section 8).
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sos.catalog.model import NodeId
@@ -15,6 +18,19 @@ from sos.errors import EXIT_DAMAGE, FatalStop
 
 REPORT_S: Final = 0.5
 _FRESH_S: Final = 3.0  # a table or report older than this is no longer shown
+_UP_TO_DATE_S: Final = (
+    1.5  # nor does an older report say that its sender keeps up: two may get lost
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heard:
+    """A report, and what this node knew when it came."""
+
+    at: float
+    report: NodeReport
+    commit_index: int
+    keeps_up: bool
 
 
 class Peers:
@@ -22,27 +38,49 @@ class Peers:
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
-        self._reports: dict[NodeId, tuple[float, NodeReport]] = {}
+        self._heard: dict[NodeId, _Heard] = {}
         self._table: tuple[float, NodeId, dict[str, Any]] | None = None
 
-    def take_report(self, peer: NodeId, report: NodeReport) -> None:
-        self._reports[peer] = (self._clock.monotonic(), report)
+    def take_report(self, peer: NodeId, report: NodeReport, *, commit_index: int) -> None:
+        """``commit_index``: this node's, now."""
+        now = self._clock.monotonic()
+        before = self._fresh(peer, _UP_TO_DATE_S)
+        due = commit_index if before is None else before.commit_index
+        self._heard[peer] = _Heard(
+            at=now,
+            report=report,
+            commit_index=commit_index,
+            keeps_up=report.applied_index >= due,
+        )
 
     def forget(self, peer: NodeId) -> None:
         """``peer`` is not connected any more."""
-        self._reports.pop(peer, None)
+        self._heard.pop(peer, None)
+
+    def _fresh(self, peer: NodeId, seconds: float) -> _Heard | None:
+        heard = self._heard.get(peer)
+        if heard is None or self._clock.monotonic() - heard.at > seconds:
+            return None
+        return heard
 
     def report(self, peer: NodeId) -> NodeReport | None:
         """The peer's last report, if it is fresh."""
-        taken = self._reports.get(peer)
-        if taken is None or self._clock.monotonic() - taken[0] > _FRESH_S:
-            return None
-        return taken[1]
+        heard = self._fresh(peer, _FRESH_S)
+        return None if heard is None else heard.report
 
     def applied(self, peer: NodeId) -> int | None:
         """The applied index of the peer's last report, if it is fresh."""
         report = self.report(peer)
         return None if report is None else report.applied_index
+
+    def is_up_to_date(self, peer: NodeId) -> bool:
+        """Whether ``peer`` had applied in its last report all that was committed at the one before.
+
+        A distance in entries would be wrong both ways: under load a member that keeps up is always some hundred
+        behind, and one that stands still a few short of the end never gets them.
+        """
+        heard = self._fresh(peer, _UP_TO_DATE_S)
+        return heard is not None and heard.keeps_up
 
     def take_table(self, peer: NodeId, table: dict[str, Any]) -> None:
         self._table = (self._clock.monotonic(), peer, table)
@@ -56,12 +94,26 @@ class Peers:
         return table if peer == leader and is_fresh else None
 
 
-def check_digests(own: dict[int, bytes], peer: NodeId, report: NodeReport) -> None:
-    """Equal index, equal digest. Raises: FatalStop when they differ."""
-    for index, digest in report.digests:
-        mine = own.get(index)
-        if mine is not None and mine != digest:
+def check_digests(
+    own: Mapping[int, bytes], others: Sequence[NodeReport], *, majority: int
+) -> int | None:
+    """Equal index, equal digest: a node that stands alone against a majority of the members stops.
+
+    The leader has no better claim than others: one leader that rotted would stop all good members. Where no
+    majority is known nobody decides: a third report will.
+    Returns: the highest index at which others differ from this node, None when nobody does. Raises: FatalStop.
+    """
+    differs: int | None = None
+    theirs = [dict(report.digests) for report in others]
+    for index, mine in own.items():
+        votes = Counter([mine, *(digests[index] for digests in theirs if index in digests)])
+        if len(votes) == 1:
+            continue
+        differs = index if differs is None else max(index, differs)
+        digest, count = votes.most_common(1)[0]
+        if digest != mine and count >= majority:
             raise FatalStop(
-                f"the catalogs of this node and of {peer} differ at log index {index}",
+                f"the catalog of this node differs from that of {count} others at log index {index}",
                 exit_code=EXIT_DAMAGE,
             )
+    return differs

@@ -42,6 +42,7 @@ _SECOND_S: Final = 1.0
 # A transaction of the catalog costs about 0.9 ms of CPU besides its rows, most of it in the kernel: 7 writes in
 # one take 146 us each, 28 take 95. Readers do not wait: a barrier asks for what it needs.
 _APPLY_GATHER_S: Final = 0.04
+_DOUBT_BITS: Final = 32
 _OLD_GENERATION_S: Final = 30.0  # gateways change to a new generation with their next view
 
 
@@ -93,12 +94,21 @@ class Member:
             session=ids.random_bytes(8),
             applied=lambda: self.raft.applied_index,
         )
-        self.holders = HolderReports(self.own.propose, node=self.node, boot=identity.boot)
+        # Of another life of this process it is always another one: what died with it was perhaps not reported.
+        self._doubt = identity.boot << _DOUBT_BITS
+        self.holders = HolderReports(
+            self.own.propose, node=self.node, boot=identity.boot, on_doubt=self._raise_doubt
+        )
         self.jobs = Jobs(link)
         self.catch_up = CatchUp(clock=clock, start_job=self.jobs.start, cancel_job=self.jobs.cancel)
         self.peers = Peers(clock=clock)
         self.disk = DiskWatch(config.node.data, reserve_bytes=config.test.disk_reserve_bytes)
-        self.snapshots = SnapshotFetch(raft=self.raft, store=store, start_job=self.jobs.start)
+        self.snapshots = SnapshotFetch(
+            raft=self.raft,
+            store=store,
+            start_job=self.jobs.start,
+            cancel_job=self.jobs.cancel,
+        )
         self.snapshots.installed = self._on_installed
         self._log_holds = LogHolds(raft=self.raft, store=store, clock=clock)
         self.raft.on_need_snapshot = lambda peer, index: self.snapshots.need(NodeId(peer), index)
@@ -106,6 +116,7 @@ class Member:
         self._floor_task: asyncio.Task[None] | None = None
         self._origins: dict[NodeId, RemoteOrigin] = {}
         self._digests: dict[int, bytes] = {}
+        self._differs_at: int | None = None
         self._is_tick_due = False
         self._is_closed = False
         self._is_leader = False
@@ -234,9 +245,7 @@ class Member:
             self.proposer.take_answers(peer, rows)
         elif kind is AppKind.REPORT:
             report = messages.check_report(fields)
-            self.peers.take_report(peer, report)
-            if peer == self.raft.leader:
-                check_digests(self._digests, peer, report)
+            self.peers.take_report(peer, report, commit_index=self.raft.commit_index)
         elif kind is AppKind.TABLE:
             if type(fields[0]) is dict:
                 self.peers.take_table(peer, fields[0])
@@ -279,6 +288,14 @@ class Member:
     ) -> None:
         self.holders.add(gained, lost, lambda is_done: connection.answer_holders(report, is_done))
 
+    def gateway_lost(self, connection: Connection) -> None:
+        """Its jobs ended with it, and perhaps it knew of lost copies that it had not told yet."""
+        self.jobs.gateway_lost(connection)
+        self._raise_doubt()
+
+    def _raise_doubt(self) -> None:
+        self._doubt += 1
+
     def connected(self) -> tuple[str, ...]:
         """Peers with an open connection."""
         return self._transport.connected()
@@ -314,12 +331,13 @@ class Member:
             has_gateway=self._link.first_gateway() is not None,
             version=__version__,
             free_bytes=self.disk.free_bytes,
+            doubt=self._doubt,
         )
         payload = messages.encode_report(report)
         connected = self._transport.connected()
         for peer in connected:
             self.raft.send_app(peer, payload)
-        self.peers.take_report(self.node, report)
+        self.peers.take_report(self.node, report, commit_index=self.raft.commit_index)
         if self.raft.is_leader:
             views = table.member_views(self)
             self.catch_up.update(views)
@@ -339,6 +357,22 @@ class Member:
         self.store.clear_stale_readers()
         with self.store.view() as view:
             self._digests = dict(view.digests().kept)
+        self._check_digests()
+
+    def _check_digests(self) -> None:
+        members = self.raft.members
+        reports = [
+            self.peers.report(NodeId(m.node)) for m in members.members if m.node != self.node
+        ]
+        known = [report for report in reports if report is not None]
+        try:
+            differs = check_digests(self._digests, known, majority=members.majority)
+        except FatalStop as error:
+            self._stop(error)
+            return
+        if differs is not None and differs != self._differs_at:
+            log.error("core.digests.differ", index=differs)
+        self._differs_at = differs
 
     def _sample_floor(self) -> None:
         self._floor.sample(self.raft.applied_index)

@@ -43,6 +43,8 @@ class NodeReport:
     has_gateway: bool
     version: str
     free_bytes: int
+    # Rises whenever a copy may have gone without a word to the catalog: the leader then compares again.
+    doubt: int
 
 
 def encode_proposals(rows: Sequence[tuple[bytes, int, bytes]]) -> bytes:
@@ -63,6 +65,7 @@ def encode_report(report: NodeReport) -> bytes:
             report.has_gateway,
             report.version,
             report.free_bytes,
+            report.doubt,
         ]
     )
 
@@ -126,9 +129,9 @@ def check_rows(rows: object, *, middle_max: int) -> list[tuple[bytes, int, bytes
 
 def check_report(fields: Sequence[Any]) -> NodeReport:
     """Raises: AppRefused."""
-    if [type(field) for field in fields] != [int, list, bool, bool, str, int]:
-        raise AppRefused("a report has six fields")
-    applied, digests, disk_low, has_gateway, version, free = fields
+    if [type(field) for field in fields] != [int, list, bool, bool, str, int, int]:
+        raise AppRefused("a report has seven fields")
+    applied, digests, disk_low, has_gateway, version, free, doubt = fields
     if not all(
         type(row) is list and len(row) == 2 and type(row[0]) is int and type(row[1]) is bytes
         for row in digests
@@ -141,4 +144,5 @@ def check_report(fields: Sequence[Any]) -> NodeReport:
         has_gateway=has_gateway,
         version=version,
         free_bytes=free,
+        doubt=doubt,
     )

@@ -72,7 +72,7 @@ class CoreProcess:
         )
         await self._link.start()
         await self._start_transport()
-        admin = AdminServer(self, listener=self._inheritance.sockets["admin"])
+        admin = AdminServer(self, listener=self._inheritance.sockets["admin"], clock=self._clock)
         await admin.start()
         starting = loop.create_task(self._become_member())
         stopping = loop.create_task(self._stopped.wait())
@@ -209,7 +209,7 @@ class CoreProcess:
         log.info("core.gateway_lost", gateway=connection.gateway)
         self.metrics.forget(connection)
         if self._member is not None:
-            self._member.jobs.gateway_lost(connection)
+            self._member.gateway_lost(connection)
 
     def on_operations(self, connection: Connection, operations: list[Row]) -> None:
         if self._member is not None:
@@ -263,7 +263,7 @@ class CoreProcess:
             waiting = self._waiting
             identity = self._directory.identity
             if isinstance(identity.formation, Empty) and not waiting:
-                waiting = ("the other nodes of the seed list",)
+                waiting = ("waiting for the other nodes of the seed list",)
             return waiting_status(node=self._node, waiting=waiting)
         is_ready = await self.is_ready()
         try:

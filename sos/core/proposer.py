@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sos.catalog.codec import decode_result, encode_command, encode_entry
-from sos.catalog.model import Command, NodeId, Operation, RequestId, Result
+from sos.catalog.model import Command, NodeId, Operation, Rejection, RequestId, Result
 from sos.clock import Clock
 from sos.core.messages import encode_answers, encode_proposals
+from sos.errors import OutcomeUnknown
 from sos.limits import COMMIT_S_MAX, ENTRY_BYTES_TARGET, PROPOSALS_QUEUED_MAX
 from sos.link.protocol import Answer
 from sos.link.waiting import Operations
@@ -237,7 +238,10 @@ class OwnProposals:
         payload = await self._operations.add(
             encode_command(command), self._applied(), deadline_s, self._flush
         )
-        return decode_result(payload)
+        result = decode_result(payload)
+        if result is Rejection.TOO_OLD_TO_REMEMBER:
+            raise OutcomeUnknown("the catalog no longer remembers this command")
+        return result
 
     def answer(self, request_id: bytes, answer: Answer, payload: bytes = b"") -> None:
         """Called by the proposer."""

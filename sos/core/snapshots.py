@@ -29,6 +29,7 @@ _RETRY_S: Final = 1.0
 _POINT_S_MAX: Final = 10.0
 
 FetchJob = Callable[[str, dict[str, Any], Callable[[bool, dict[str, Any]], None]], int | None]
+CancelJob = Callable[[int], None]
 
 
 def encode_point(point: SnapshotPoint) -> bytes:
@@ -57,14 +58,19 @@ def _entry(row: list[Any]) -> tuple[bytes, int, int]:
 class SnapshotFetch:
     """At most one fetch at a time, begun when Raft says that its log no longer reaches back far enough."""
 
-    def __init__(self, *, raft: RaftNode, store: CatalogStore, start_job: FetchJob) -> None:
+    def __init__(
+        self, *, raft: RaftNode, store: CatalogStore, start_job: FetchJob, cancel_job: CancelJob
+    ) -> None:
         self._raft = raft
         self._store = store
         self._start_job = start_job
+        self._cancel_job = cancel_job
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._point: asyncio.Future[SnapshotPoint | None] | None = None
         self._fetches = 0
+        self._peer: NodeId | None = None  # of the fetch that runs
+        self._job_id: int | None = None
         self.installed: Callable[[], None] = lambda: None  # told after an installation
 
     @property
@@ -73,6 +79,8 @@ class SnapshotFetch:
 
     def need(self, peer: NodeId, index: int) -> None:
         """Called by Raft: ``peer`` leads, and no longer has what this node lacks."""
+        if self._peer not in (None, peer) and self._job_id is not None:
+            self._cancel_job(self._job_id)  # it led before; paused, it would be waited for
         if self._task is None:
             log.info("core.snapshot.needed", peer=peer, index=index)
             self._task = self._loop.create_task(self._run(peer))
@@ -85,11 +93,13 @@ class SnapshotFetch:
 
     async def _run(self, peer: NodeId) -> None:
         self._fetches += 1
+        self._peer = peer
         holding = self._loop.create_task(self._hold_log(peer, self._fetches))
         is_installed = False
         try:
             is_installed = await self._fetch_and_install(peer)
         finally:
+            self._peer = None
             holding.cancel()
             if not is_installed:
                 self._raft.send_app(peer, encode_hold_log(0))
@@ -108,9 +118,11 @@ class SnapshotFetch:
             if not done.done():
                 done.set_result((is_done, values))
 
-        if self._start_job("fetch_snapshot", {"peer": peer}, ended) is None:
+        self._job_id = self._start_job("fetch_snapshot", {"peer": peer}, ended)
+        if self._job_id is None:
             return False  # no gateway yet
         is_done, values = await done
+        self._job_id = None
         if not is_done:
             log.warning("core.snapshot.failed", peer=peer, why=values.get("error"))
             return False

@@ -23,8 +23,8 @@ from sos.catalog.store import CatalogStore
 from sos.clock import IdSource
 from sos.config import Config, Secrets
 from sos.disk import Disk, Lock
-from sos.errors import EXIT_DAMAGE, EXIT_DISK, Corruption, StartRefused
-from sos.inherit import die_with_parent
+from sos.errors import EXIT_DAMAGE, EXIT_DISK, REJOIN_ADVICE, Corruption, StartRefused
+from sos.lifeline import die_with_parent
 from sos.link.path import SOCKET_NAME
 from sos.raft.identity import (
     IDENTITY_NAME,
@@ -61,7 +61,7 @@ def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirector
     if wiped:
         raise StartRefused(
             f"{path}: {', '.join(wiped)} is missing or of another incarnation, so this node has lost "
-            f"what it promised: put it back, or run `sos rejoin {path}`",
+            f"what it promised: put it back; {REJOIN_ADVICE}",
             exit_code=EXIT_DAMAGE,
         )
     formation = directory.identity.formation
@@ -195,7 +195,7 @@ def open_catalog(
     if journal.last_index > 1 or journal.getCurrentTerm() > 0:
         raise StartRefused(
             f"{path} is empty, but the journal beside it is not: this node has lost its catalog; "
-            f"put it back, or run `sos rejoin {path.parent}`",
+            f"put it back; {REJOIN_ADVICE}",
             exit_code=EXIT_DAMAGE,
         )
     return CatalogStore.create(path, record)

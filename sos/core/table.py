@@ -10,7 +10,8 @@ from sos.core.catchup import MemberView
 if TYPE_CHECKING:
     from sos.core.member import Member
 
-_CAUGHT_UP_ENTRIES: Final = 2000  # behind the commit index: a moment of writes, not a backlog
+# Behind the commit index: a moment of writes, not a backlog. Enough to begin a resync, not to be called in sync.
+_CAUGHT_UP_ENTRIES: Final = 2000
 
 
 def member_views(member: Member) -> list[MemberView]:
@@ -30,6 +31,8 @@ def member_views(member: Member) -> list[MemberView]:
                     is_connected=node in connected,
                     has_gateway=report is not None and report.has_gateway,
                     is_caught_up=applied >= 0 and commit - applied <= _CAUGHT_UP_ENTRIES,
+                    is_up_to_date=member.peers.is_up_to_date(node),
+                    doubt=-1 if report is None else report.doubt,
                     blobs_owed=0 if copies is None else copies.blobs_owed,
                     bytes_owed=0 if copies is None else copies.bytes_owed,
                 )
@@ -44,7 +47,7 @@ def member_rows(member: Member, views: list[MemberView]) -> list[dict[str, Any]]
     for view in views:
         listed = by_node[view.node]
         report = member.peers.report(view.node)
-        is_compared = member.catch_up.is_compared(view.node)
+        is_compared = member.catch_up.is_compared(view)
         rows.append(
             {
                 "name": listed.name,

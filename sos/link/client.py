@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from sos.catalog.codec import decode_result, encode_command
 from sos.catalog.model import BlobId, Command, Rejection, Result
 from sos.clock import Clock, IdSource
-from sos.errors import OutcomeUnknown, Unavailable
+from sos.errors import OutcomeUnknown, QueueFull, Unavailable
 from sos.limits import COMMIT_S_MAX, READ_BARRIER_S_MAX
 from sos.link.path import LinkAddress
 from sos.link.protocol import (
@@ -118,7 +118,7 @@ class CoreLink:
         (also when the catalog answers that it forgot: protocols.md 5.2).
         """
         if self._operations.is_full:
-            raise Unavailable("too many operations wait for the core")
+            raise QueueFull("too many operations wait for the core")
         payload = await self._operations.add(
             encode_command(command), self._applied_index, deadline_s, self._schedule_flush
         )

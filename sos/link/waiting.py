@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from sos.clock import Clock
-from sos.errors import OutcomeUnknown, Unavailable
+from sos.errors import NoMajority, OutcomeUnknown, QueueFull, Unavailable
 from sos.limits import ENTRY_BYTES_TARGET, PROPOSALS_QUEUED_MAX, READ_BARRIER_S_MAX
 from sos.link.protocol import Answer, Barrier
 
@@ -124,7 +124,7 @@ class Operations:
             elif operation.future.done():
                 del self._waiting[request_id]
             elif answer == Answer.QUEUE_FULL and not operation.was_unknown:
-                self._end(operation, Unavailable("too many operations wait for the leader"))
+                self._end(operation, QueueFull("too many operations wait for the leader"))
             else:
                 operation.was_unknown |= answer == Answer.UNKNOWN
                 self._outbox.append(operation)
@@ -148,7 +148,7 @@ class Operations:
                 if not operation.is_flying:
                     self._end(operation, None)
             elif is_definite and now >= operation.leaderless_deadline:
-                self._end(operation, Unavailable("no leader took the operation in time"))
+                self._end(operation, NoMajority("no leader took the operation in time"))
             elif now >= operation.deadline:
                 self._end(operation, OutcomeUnknown("no answer within the commit deadline"))
 
@@ -230,7 +230,7 @@ class Rounds:
             if waiters and waiters[0][0] <= now:
                 for deadline, future in waiters:
                     if deadline <= now and not future.done():
-                        future.set_exception(Unavailable("no read barrier within its deadline"))
+                        future.set_exception(NoMajority("no read barrier within its deadline"))
         self._flying = [waiter for waiter in self._flying if not waiter[1].done()]
         self._next = [waiter for waiter in self._next if not waiter[1].done()]
 

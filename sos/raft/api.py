@@ -61,6 +61,8 @@ class Log(Protocol):
     def hold_from(self, index: int | None) -> None: ...
     def deleteEntriesTo(self, entryTo: int) -> None: ...
     def getRaftCommitIndex(self) -> int: ...
+    def setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None: ...
+    def getCurrentTerm(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -84,6 +86,10 @@ class Links(Protocol):
 
     def send(self, peer: NodeId, frame: bytes, /) -> bool:
         """Queue a frame, in order, within the present connection; False: it certainly will not go."""
+        ...
+
+    def flush(self) -> None:
+        """Let what is queued leave now: what follows keeps this thread busy."""
         ...
 
 
@@ -144,7 +150,9 @@ class RaftSettings:
     proposals_max: int = PROPOSALS_QUEUED_MAX
     apply_entries_max: int = 1024  # one turn of apply; more would silence the tick
     apply_bytes_max: int = RAFT_BATCH_BYTES
-    apply_gather_s: float = 0.0  # so long committed entries may wait for more to share a transaction
+    apply_gather_s: float = (
+        0.0  # so long committed entries may wait for more to share a transaction
+    )
     uncommitted_entries_max: int = (
         2 * PROPOSALS_QUEUED_MAX
     )  # a leader without quorum must not fill the log

@@ -102,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         self.remote = "?"
         self.was_opened = False
         self.skew_ms: int | None = None  # how far the peer's clock was ahead when it opened
+        self.clock_base_ms = 0.0  # and the switchboard's wall clock less its monotonic one
         self.joint = False  # both are formed, in one cluster: the switchboard sets it when it opens
         self.settled: asyncio.Future[None] = loop.create_future()  # open or ended
         self.created_at = self.heard_at = self.sent_at = loop.time()
@@ -177,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self._out_bytes += writer.seal_into(self._out, channel, payload)
         if self._out_bytes >= _FLUSH_BYTES:
-            self._flush()
+            self.flush()
         elif not self._flush_due:
             self._flush_due = True
             self._loop.call_soon(self._flush_turn)
@@ -304,9 +305,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush_turn(self) -> None:
         self._flush_due = False
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is queued."""
         if not self._out or self._transport is None or self.stage is not Stage.OPEN:
             return
         parts, self._out, self._out_bytes = self._out, [], 0

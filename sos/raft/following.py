@@ -123,10 +123,13 @@ class Following:
         """Answer once everything that came before is durable."""
         self._replies.append((peer, m.AppendReply(self._core.term(), next_index, reset, success)))
 
-    def flush_replies(self) -> None:
-        """Acknowledge what is durable now; of several successes to one leader only the last matters."""
+    def flush_replies(self) -> bool:
+        """Acknowledge what is durable now; of several successes to one leader only the last matters.
+
+        Returns: whether there was anything to tell.
+        """
         if not self._replies:
-            return
+            return False
         self._log.sync()
         replies, self._replies = self._replies, []
         term = self._core.term()
@@ -139,6 +142,7 @@ class Following:
                 if following.success and following.next_index >= reply.next_index:
                     continue
             self._send(peer, reply)
+        return True
 
 
 def _core_append(

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from sos.errors import REJOIN_ADVICE
 from sos.limits import CLOCK_SKEW_S_MAX
 from sos.raft.api import NodeId
 
@@ -86,7 +87,7 @@ _TEXTS: Final[Mapping[RefusalCode, str]] = {
     RefusalCode.OLD_EPOCH: "it stayed behind a `sos recover` of this cluster: it has to come back as wiped",
     RefusalCode.NEW_EPOCH: "this node stayed behind a `sos recover` of its cluster: it has to come back as wiped",
     RefusalCode.REMOVED: "this incarnation was removed from the cluster",
-    RefusalCode.OLD_BOOT: "its disk was put back to an older state: use `sos rejoin`",
+    RefusalCode.OLD_BOOT: f"its disk was put back to an older state: {REJOIN_ADVICE}",
     RefusalCode.STALE_CONNECTION: "a newer connection is open",
     RefusalCode.CROSSING_CONNECTION: "both sides dialed at once",
     RefusalCode.NOT_A_NODE: "it does not speak the node protocol of sos",

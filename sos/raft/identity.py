@@ -19,7 +19,14 @@ from typing import Final
 from sos.catalog.model import NodeId
 from sos.clock import IdSource
 from sos.disk import Disk, FileIdentity, Lock
-from sos.errors import EXIT_DAMAGE, EXIT_DISK, DiskFull, FatalStop, StartRefused
+from sos.errors import (
+    EXIT_DAMAGE,
+    EXIT_DISK,
+    REJOIN_ADVICE,
+    DiskFull,
+    FatalStop,
+    StartRefused,
+)
 
 IDENTITY_NAME: Final = "identity"
 LOCK_NAME: Final = "lock"
@@ -101,14 +108,14 @@ class DataDirectory:
         parsed = _parse_identity(data)
         if parsed is None:
             raise StartRefused(
-                f"{file_path} is damaged: run `sos rejoin {path}` to come back as an empty member",
+                f"{file_path} is damaged: {REJOIN_ADVICE}",
                 exit_code=EXIT_DAMAGE,
             )
         identity, recorded = parsed
         if recorded != own:
             raise StartRefused(
-                f"{path} is a copy of another data directory: run `sos rejoin {path}` to come back as "
-                "an empty member, or with --moved if the original never runs again"
+                f"{path} is a copy of another data directory: start the original, which may be "
+                f"renamed but not copied; {REJOIN_ADVICE}"
             )
         if identity.name != name:
             raise StartRefused(
@@ -251,8 +258,8 @@ def _refuse_foreign_content(disk: Disk, path: str) -> None:
     left = [part for part in PARTS if disk.exists(os.path.join(path, part, MARK_NAME))]
     if left:
         raise StartRefused(
-            f"{path} has {', '.join(left)} but no identity file: run `sos rejoin {path}` to come back as "
-            "an empty member, or choose another --data",
+            f"{path} has {', '.join(left)} but no identity file: put it back, or choose another --data; "
+            f"{REJOIN_ADVICE}",
             exit_code=EXIT_DAMAGE,
         )
 

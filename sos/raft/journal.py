@@ -11,8 +11,6 @@ import os
 from contextlib import suppress
 from typing import Final, overload
 
-from pysyncobj.journal import Journal
-
 from sos.disk import Disk, File
 from sos.errors import EXIT_DISK, DiskFull, StartRefused
 from sos.limits import JOURNAL_KEPT_BYTES_MAX, JOURNAL_KEPT_BYTES_MIN, JOURNAL_SEGMENT_BYTES, MIB
@@ -35,7 +33,7 @@ BUFFERED_BYTES_MAX: Final = 16 * MIB  # a caller that never syncs must not fill 
 _CACHED_OVERHEAD_BYTES: Final = 200  # of the objects around a small command
 
 
-class FileJournal(Journal):  # type: ignore[misc]  # the library has no types
+class FileJournal:
     """Log, term and vote of one member; made by ``open_journal``."""
 
     def __init__(
@@ -138,17 +136,19 @@ class FileJournal(Journal):  # type: ignore[misc]  # the library has no types
         """
         store = self._store
         first = store.first
-        store.drop_before(
-            first + entryTo,
-            hold_from=self._hold_from,
-            kept_bytes_min=self._kept_bytes_min,
-            kept_bytes_max=self._kept_bytes_max,
-        )
-        if store.first > first:
-            self._first_entry = None
-            for index in range(self._recent_from, store.first):
-                self._forget_recent(index)
-            self._recent_from = max(self._recent_from, store.first)
+        try:
+            store.drop_before(
+                first + entryTo,
+                hold_from=self._hold_from,
+                kept_bytes_min=self._kept_bytes_min,
+                kept_bytes_max=self._kept_bytes_max,
+            )
+        finally:
+            if store.first > first:
+                self._first_entry = None
+                for index in range(self._recent_from, store.first):
+                    self._forget_recent(index)
+                self._recent_from = max(self._recent_from, store.first)
 
     @overload
     def __getitem__(self, item: int) -> Entry: ...

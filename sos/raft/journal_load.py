@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sos.disk import Disk, File
-from sos.errors import EXIT_DISK, FatalStop, JournalDamaged
+from sos.errors import EXIT_DISK, REJOIN_ADVICE, FatalStop, JournalDamaged
 from sos.raft.journal_format import (
     HEADER_BYTES,
     RECORD_BYTES,
@@ -130,8 +130,7 @@ def segment_path(directory: str, segment_id: int) -> str:
 
 def damaged(directory: str, what: str) -> JournalDamaged:
     return JournalDamaged(
-        f"journal {directory} is damaged ({what}), so this node must not vote: "
-        "run `sos rejoin` on its data directory to rebuild it from the other members"
+        f"journal {directory} is damaged ({what}), so this node must not vote: " + REJOIN_ADVICE
     )
 
 

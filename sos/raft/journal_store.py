@@ -223,6 +223,7 @@ class SegmentStore:
         """Drop whole segments that end before ``index``, while enough stays.
 
         Oldest first: a file system loses unlinks only from some point on, so a crash leaves no gap.
+        Raises: FatalStop, with ``first`` and the segments in step.
         """
         chain = self._chain
         target = min(index, self.stop - 1)
@@ -234,13 +235,17 @@ class SegmentStore:
             oldest = chain.segments[0]
             if chain.start_after(oldest) > limit or total - oldest.used_bytes < kept_bytes_min:
                 break
+            try:
+                self._disk.unlink(oldest.path)
+            except OSError as error:
+                self._failed = True
+                raise stopped(self._directory, "unlink", error) from error
             total -= oldest.used_bytes
             chain.drop_first()
             oldest.file.close()
-            self._disk.unlink(oldest.path)
-        if chain.starts and chain.starts[0] > self.first:
-            self._positions.drop_to(chain.starts[0] - self.first)
-            self.first = chain.starts[0]
+            if chain.starts and chain.starts[0] > self.first:
+                self._positions.drop_to(chain.starts[0] - self.first)
+                self.first = chain.starts[0]
 
     def close(self) -> None:
         self._failed = True

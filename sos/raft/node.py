@@ -16,25 +16,23 @@ from sos.errors import EXIT_BUG, EXIT_DISK, FatalStop
 from sos.raft import messages as m
 from sos.raft.api import (
     BarrierDone,
-    Entry,
-    EntryKind,
     Links,
     Log,
-    LogEntry,
     NodeId,
     PeerStatus,
     ProposeDone,
     RaftSettings,
     StateMachine,
 )
+from sos.raft.applying import Applying
 from sos.raft.barriers import Barriers
 from sos.raft.candidacy import Candidacy
-from sos.raft.engine import COMMAND, NO_OP, SosRaft, check_library
+from sos.raft.engine import SosRaft, check_library
 from sos.raft.feed import Feed
 from sos.raft.following import Following
 from sos.raft.members import MemberList
 from sos.raft.membership import Membership
-from sos.raft.proposals import PROPOSED_KINDS, Proposals
+from sos.raft.proposals import Proposals
 from sos.raft.snapshot import (
     InstallDecision,
     SnapshotPoint,
@@ -66,7 +64,6 @@ class RaftNode:
 
         Raises: StartRefused, LogDetached.
         """
-        check_library()
         self.self_id = self_id
         self.wake: Callable[[], None] = _nothing
         self.on_app: Callable[[NodeId, bytes], None] = _drop_app
@@ -77,15 +74,14 @@ class RaftNode:
         self._links = links
         self._clock = clock
         self._feed_due = False
-        self._gather_until_s: float | None = None  # committed entries wait for more
-        self._wanted_index = 0  # somebody waits until this is applied
         self._sweep_at_s = clock.monotonic()
         self._awake = False
 
+        check_library()
         applied = machine.applied()
         if must_finish_install(journal, applied, installed_at):
             assert installed_at is not None
-            journal.reset_to(list(installed_at.entries))
+            _finish_install(journal, installed_at)
         core = self._core = SosRaft(
             self_id=self_id,
             journal=journal,
@@ -97,18 +93,23 @@ class RaftNode:
         check_attached(journal, applied)
         noted = min(journal.getRaftCommitIndex(), journal.last_index)
         core.start_at(applied[0], max(applied[0], noted))
-        self._feed = Feed(core=core, log=journal, send=links.send, settings=settings)
+        self._make_parts(members, ids)
+        self._membership.scan(journal, applied[0] + 1, settings.batch_bytes)
+        journal.sync()
+
+    def _make_parts(self, members: MemberList, ids: IdSource) -> None:
+        core, log, clock, settings = self._core, self._log, self._clock, self._settings
+        self._feed = Feed(core=core, log=log, send=self._links.send, settings=settings)
         self._membership = membership = Membership(
-            self_id=self_id,
+            self_id=self.self_id,
             core=core,
             feed=self._feed,
-            applied_index=applied[0],
+            applied_index=core.applied_index(),
             members=members,
         )
-        membership.scan(journal, applied[0] + 1, settings.batch_bytes)
         self._candidacy = Candidacy(
             core=core,
-            log=journal,
+            log=log,
             membership=membership,
             send=self._send,
             clock=clock,
@@ -116,13 +117,23 @@ class RaftNode:
         )
         self._following = Following(
             core=core,
-            log=journal,
+            log=log,
             membership=membership,
             candidacy=self._candidacy,
             send=self._send,
         )
         self._proposals = Proposals(
-            core=core, log=journal, membership=membership, clock=clock, settings=settings
+            core=core, log=log, membership=membership, clock=clock, settings=settings
+        )
+        self._applying = Applying(
+            core=core,
+            log=log,
+            machine=self._machine,
+            membership=membership,
+            proposals=self._proposals,
+            clock=clock,
+            settings=settings,
+            wake=self._wake,
         )
         self._barriers = Barriers(
             core=core,
@@ -133,7 +144,6 @@ class RaftNode:
             # an answer to a former life's question must not match one of ours
             first_seq=int.from_bytes(ids.random_bytes(7), "big"),
         )
-        journal.sync()
 
     # --- what it shows ----------------------------------------------------------------------------
     @property
@@ -199,17 +209,19 @@ class RaftNode:
 
     def barrier(self, done: BarrierDone) -> None:
         """``done(index)``: once this node applied ``index``, its state holds all acknowledged before the call."""
-        self._barriers.add(done)
+
+        def answered(index: int | None) -> None:
+            if index is not None and index > self._core.applied_index():
+                self._applying.want(index)
+                self._wake()
+            done(index)
+
+        self._barriers.add(answered)
         self._guarded(self._barriers.turn)  # at once: it needs nothing of a turn
 
     def send_app(self, peer: NodeId, payload: bytes) -> bool:
         """Send bytes of the core's own; False: they certainly did not go."""
         return self._links.send(peer, m.APP_BYTE + payload)
-
-    def want_applied(self, index: int) -> None:
-        """Somebody waits for ``index``: apply it as soon as it is committed."""
-        self._wanted_index = max(self._wanted_index, index)
-        self._wake()
 
     def set_learners(self, nodes: Collection[NodeId]) -> None:
         """Nodes that are fed while this node leads, and counted for nothing."""
@@ -227,10 +239,14 @@ class RaftNode:
         return True
 
     def compact(self, durable_index: int) -> None:
-        """The state machine holds ``durable_index`` durably: entries before the one below it may go."""
+        """The state machine holds ``durable_index`` durably: entries before the one below it may go.
+
+        Raises: FatalStop.
+        """
+        log = self._log
         keep_from = min(durable_index, self._core.applied_index()) - 1
-        if keep_from > self._log.first_index:
-            self._log.deleteEntriesTo(keep_from - self._log.first_index)
+        if keep_from > log.first_index:
+            self._guarded(lambda: log.deleteEntriesTo(keep_from - log.first_index))
 
     def hold_log_from(self, index: int | None) -> None:
         """Keep the log from ``index`` on while a snapshot of that index is being served."""
@@ -262,11 +278,11 @@ class RaftNode:
         return decision
 
     def close(self) -> None:
-        """Answer everybody who waits, and close the journal."""
+        """Answer everybody who waits, and close the journal. Raises: FatalStop."""
         self._proposals.close()
         self._barriers.close()
-        self._log.sync()
-        self._log.close()
+        self._guarded(self._log.sync)
+        self._guarded(self._log.close)
 
     # --- what the links call ----------------------------------------------------------------------
     def on_connected(self, peer: NodeId) -> None:
@@ -297,7 +313,9 @@ class RaftNode:
         self._candidacy.turn()
         if self._proposals.are_queued and self._proposals.take():
             self.send_appends()  # at once: the library would wait for its next heartbeat
-        self._following.flush_replies()
+            self._links.flush()  # before the own sync, which blocks this thread
+        if self._following.flush_replies():
+            self._links.flush()  # an acknowledgement does not wait for apply
         self._following.advance_commit()
         core.library_tick()
         if core.is_leader():
@@ -346,44 +364,7 @@ class RaftNode:
             self._feed.send_to(peer)
 
     def apply_committed(self) -> bool:
-        """Apply a bounded number of entries in one transaction, then answer their proposers."""
-        core = self._core
-        commit_index, applied = core.commit_index(), core.applied_index()
-        if commit_index <= applied or self._gathers(commit_index, applied):
-            return False
-        self._log.sync()  # nothing is applied or answered before the own copy is durable
-        settings = self._settings
-        count = min(commit_index - applied, settings.apply_entries_max)
-        entries = self._log.read_entries(applied + 1, count, settings.apply_bytes_max)
-        results = self._machine.apply([_log_entry(entry) for entry in entries])
-        if len(results) != len(entries):
-            raise FatalStop("the state machine lost count of its entries", exit_code=EXIT_BUG)
-        last = entries[-1][1]
-        core.set_applied(last)
-        self._membership.applied(last)
-        self._proposals.answer(entries, results)
-        if last < commit_index:
-            self._wake()
-        # with nothing on its way, no append would tell the followers before the next heartbeat
-        return core.is_leader() and self._log.last_index == commit_index
-
-    def _gathers(self, commit_index: int, applied: int) -> bool:
-        """Whether to leave committed entries for a moment, so that more share a transaction and its sync.
-
-        A leader, for whose clients apply is the answer, goes on once half of what is under way is committed; a
-        follower when somebody asks (``want_applied``). Both do after ``apply_gather_s``.
-        """
-        settings, now = self._settings, self._clock.monotonic()
-        if self._gather_until_s is None:
-            self._gather_until_s = now + settings.apply_gather_s
-        ready = commit_index - applied
-        is_enough = applied < self._wanted_index
-        if self._core.is_leader():
-            is_enough |= ready >= self._log.last_index - commit_index
-        if is_enough or now >= self._gather_until_s or ready >= settings.apply_entries_max:
-            self._gather_until_s = None
-            return False
-        return True
+        return self._applying.turn()
 
     def core_send(self, node: NodeId, message: Mapping[str, object]) -> None:
         """The few messages that the core makes itself; acknowledgements wait for the sync."""
@@ -463,6 +444,8 @@ class RaftNode:
 
     # --- helpers ----------------------------------------------------------------------------------
     def _install(self, point: SnapshotPoint, members: MemberList, swap: Callable[[], None]) -> None:
+        # its source may follow a leader that this node never heard: a log must not be newer than the vote
+        self._adopt(self.self_id, point.term)
         swap()
         assert self._machine.applied() == (point.index, point.term)
         self._log.reset_to(list(point.entries))
@@ -492,14 +475,11 @@ class RaftNode:
         self._links.send(peer, m.encode(message))
 
 
-def _log_entry(entry: Entry) -> LogEntry:
-    command, index, term = entry
-    if command == NO_OP:
-        return LogEntry(index=index, term=term, kind=EntryKind.NOOP, payload=b"")
-    kind = PROPOSED_KINDS.get(command[1]) if command[:1] == COMMAND and len(command) > 1 else None
-    if kind is None:
-        raise FatalStop(f"entry {index} is of an unknown kind", exit_code=EXIT_BUG)
-    return LogEntry(index=index, term=term, kind=kind, payload=command[1:])
+def _finish_install(log: Log, point: SnapshotPoint) -> None:
+    """Reset the journal to what an installed copy begins with. Raises: FatalStop, DiskFull."""
+    if point.term > log.getCurrentTerm():
+        log.setCurrentTerm(point.term, None)  # first: a log must not be newer than the vote
+    log.reset_to(list(point.entries))
 
 
 def _nothing() -> None:

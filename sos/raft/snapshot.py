@@ -57,6 +57,8 @@ def must_finish_install(
     """
     if point is None or applied != (point.index, point.term):
         return False
+    if log.last_index < log.first_index:
+        return False  # no install leaves it empty: it was lost, and its votes with it
     return not _holds(log, point.index, point.term)
 
 

@@ -186,6 +186,11 @@ class NodeTransport:
         connection = self._links.get(peer)
         return connection is not None and connection.send(CHANNEL_RAFT, frame)
 
+    def flush(self) -> None:
+        """Write what is queued; otherwise it leaves at the end of this turn of the loop."""
+        for connection in self._links.values():
+            connection.flush()
+
     def send_formation(self, peer: NodeId, payload: bytes) -> bool:
         """Queue a message of the formation."""
         connection = self._links.get(peer)
@@ -212,6 +217,8 @@ class NodeTransport:
         link = self._link_to(name)
         claim = link.peer if link is not None else None
         skew = link.skew_ms if link is not None else None
+        if link is not None and skew is not None:
+            skew -= round(self._clock_base_ms() - link.clock_base_ms)
         trouble = self._troubles.get(name)
         text = trouble.text if trouble is not None and link is None else None
         if skew is not None and abs(skew) > CLOCK_SKEW_S_MAX * 1000:
@@ -225,6 +232,10 @@ class NodeTransport:
             refusal=trouble.refusal if trouble is not None and link is None else None,
             skew_ms=skew,
         )
+
+    def _clock_base_ms(self) -> float:
+        """Changes only when somebody sets this machine's wall clock."""
+        return self._clock.wall_ms() - self._clock.monotonic() * 1000
 
     # --- Switchboard: called by connections -------------------------------------------------------------
     def own_claim(self, connection: Connection) -> Claim | None:
@@ -280,6 +291,7 @@ class NodeTransport:
         self._boots[claim.node] = claim.boot
         self._troubles.pop(claim.name, None)
         skew = connection.skew_ms = skew_ms(claim, self._clock.wall_ms())
+        connection.clock_base_ms = self._clock_base_ms()
         connection.joint = None not in (claim.cluster_id, self.identity.cluster_id)
         if abs(skew) > CLOCK_SKEW_S_MAX * 1000:
             log.warning("transport.clock_skew", peer=claim.node, skew_ms=skew)

@@ -19,7 +19,7 @@ from sos.s3.errors import (
     RequestTimeout,
     S3Error,
     ServiceUnavailable,
-    SlowDown,
+    unavailable_error,
 )
 from sos.s3.exchange import XML, Exchange, RequestIds, Response
 from sos.s3.head import parse_head, printable
@@ -33,7 +33,7 @@ from sos.telemetry import log, request_context
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sos.clock import IdSource
+    from sos.clock import Clock, IdSource
     from sos.s3.connection import Connection
     from sos.s3.gate import Gate
     from sos.s3.request_body import RequestBody
@@ -53,8 +53,10 @@ class S3App:
         settings: S3Settings,
         ids: IdSource,
         metrics: Metrics,
+        clock: Clock,
         shows_index: bool = False,
     ) -> None:
+        self._clock = clock
         self._gate: Gate | None = None
         self._dispatch: Callable[[Exchange], Awaitable[Response]] | None = None
         self._settings = settings
@@ -131,7 +133,7 @@ class S3App:
             refusal = error
         except Unavailable as error:
             log.debug("s3.request.unavailable", reason=str(error))
-            refusal = SlowDown()
+            refusal = unavailable_error(error)
         except OutcomeUnknown as error:
             log.warning("s3.request.unknown", operation=seen.operation, reason=str(error))
             refusal = InternalError()
@@ -217,7 +219,7 @@ class S3App:
             await stream.aclose()
 
     def _date(self) -> str:
-        now_s = int(time.time())
+        now_s = self._clock.wall_ms() // 1000
         if now_s != self._date_s:
             self._date_s = now_s
             self._date_text = format_http_date(now_s)

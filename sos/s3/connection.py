@@ -267,7 +267,7 @@ class Connection(asyncio.Protocol):
     async def _next_head(self) -> WireHead | None:
         """The next request's head; None when there will be none. Raises: WireError."""
         self._head_started = bool(self._pending)
-        end = self._head_end()
+        end = self._head_end() if self._head_started else -1
         if end < 0 and not self._eof:
             wait_s = HEADERS_S_MAX if self._head_started else KEEP_ALIVE_S_MAX
             self.deadline = self.loop.time() + wait_s

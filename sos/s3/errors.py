@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, assert_never
 
 from sos.catalog.model import Rejection
+from sos.errors import NoMajority, QueueFull, StorageFull, Unavailable
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -494,7 +495,7 @@ class InternalError(
 
 
 class SlowDown(S3Error, status=503, message="Please reduce your request rate.", headers=RETRY):
-    """Certainly not applied: a queue is full."""
+    """Certainly not applied, for whatever reason: SDKs back off at this code (s3.md 9)."""
 
 
 class ServiceUnavailable(
@@ -504,6 +505,26 @@ class ServiceUnavailable(
     headers=RETRY,
 ):
     """Certainly not applied."""
+
+
+def unavailable_error(error: Unavailable) -> SlowDown:
+    """What a client is told of ``error``: why, but nothing of the inside."""
+    match error:
+        case QueueFull():
+            return SlowDown()
+        case NoMajority():
+            return SlowDown(
+                message="No majority of the cluster's nodes answers. Nothing was changed. Please try again."
+            )
+        case StorageFull():
+            return SlowDown(
+                message="The disks of the cluster are nearly full. Nothing was stored."
+                " Delete objects or add space, then try again."
+            )
+        case _:
+            return SlowDown(
+                message="The request cannot be served now. Nothing was changed. Please try again."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

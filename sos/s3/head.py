@@ -28,6 +28,7 @@ PLAIN_NAMES: Final = frozenset(
         *("host", "user-agent", "x-amz-content-sha256", "x-amz-date", "x-amz-user-agent"),
     }
 )
+_PLAIN_TEXT: Final = {name.encode(): name for name in PLAIN_NAMES}
 _SIGNATURE_PARAMETERS: Final = frozenset(
     {
         "x-amz-algorithm",
@@ -94,7 +95,7 @@ def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     size = 0
     for raw_name, raw_value in pairs:
         size += len(raw_name) + len(raw_value) + _LINE_OVERHEAD_BYTES
-        name = raw_name.decode("latin-1").lower()
+        name = _PLAIN_TEXT.get(raw_name) or raw_name.decode("latin-1").lower()
         try:
             value = raw_value.decode().strip()
         except UnicodeDecodeError:

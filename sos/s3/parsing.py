@@ -76,7 +76,7 @@ _REFUSED: Final = frozenset(
     {
         *("x-amz-website-redirect-location", "x-amz-write-offset-bytes", "x-amz-if-match-size"),
         *("x-amz-if-match-last-modified-time", "x-amz-mfa", "x-amz-bucket-namespace"),
-        "x-amz-tagging",
+        *("x-amz-tagging", "x-amz-bypass-governance-retention"),
     }
 )
 _REFUSED_PREFIXES: Final = (

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, Final
 
-from sos.errors import StartRefused
 from sos.limits import DRAIN_S_MAX, HEADERS_S_MAX
 from sos.s3.connection import Connection
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     from sos.s3.connection import RequestHandler
 
 _SWEEP_S: Final = 0.5  # deadlines are seconds: one timer for all connections instead of one each
 _BACKLOG: Final = 1024
-
-
-def tls_context(certificate_path: str, key_path: str) -> ssl.SSLContext:
-    """TLS 1.2 and later with the given files. Raises: StartRefused."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate_path, key_path)
-    except (OSError, ssl.SSLError) as error:
-        raise StartRefused(
-            f"cannot use the S3 certificate {certificate_path} with key {key_path}: {error}"
-        ) from error
-    return context
 
 
 class HttpServer:

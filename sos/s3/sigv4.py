@@ -94,8 +94,7 @@ class Anonymous:
     """Nothing was sent to say who asks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """Who a request says it is from; not yet proven. ``signed_headers``: lower case, in order of name."""
 
     access_key: str
@@ -112,8 +111,7 @@ class Claim:
         return f"{self.date}/{self.region}/s3/aws4_request"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
+class Verified(NamedTuple):
     """A proven claim, with what the signatures of chunks and trailers continue from."""
 
     access_key: str

@@ -9,8 +9,7 @@ choice, the strict one, so that no proxy in front can read a message differently
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sos.limits import HEADER_BYTES_MAX, KIB, REQUEST_LINE_BYTES_MAX
 
@@ -59,8 +58,7 @@ class WireError(Exception):
         self.too_large = too_large
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireHead:
+class WireHead(NamedTuple):
     """One request's line and headers, as bytes: signatures are made over what was sent."""
 
     method: str

@@ -1,7 +1,9 @@
 """Copies gained late or lost: told to the catalog by the member that has, or had, them (protocols.md 4.1).
 
 A member that finished a blob after the write had its quorum is told so by the gateway that carried the
-write, and reports its own copy. Whatever gets lost on the way is found by the full comparison.
+write, and reports its own copy; a notice that gets lost costs time only, for that member owes the blob until it
+reports it. A lost copy is told until the catalog knows: as long as it is counted, nobody makes it again. What a
+gateway takes with it when it dies is found by the comparison that follows its end (``core/catchup``).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ ROUTE: Final = "/stored"
 # The report counts only once the command that names the blob is committed: it follows the late answer.
 _PAUSE_S: Final = 0.25
 _IDS_MAX: Final = 4096  # a message of 64 KiB
+_RETRY_S: Final = 1.0  # an attempt takes seconds by itself while there is no leader
+_KEPT_MAX: Final = 200_000  # about 25 MB; beyond that the hourly comparison finds them
 
 
 class ReportingLink(Protocol):
@@ -56,19 +60,29 @@ class HolderNotices:
         self._members = members
         self._peers = peers
         self._files = files
-        self._late: dict[NodeId, list[BlobId]] = {}
-        self._lost: list[BlobId] = []
+        self._late: dict[NodeId, list[BlobId]] = {}  # of other members
+        self._own: dict[BlobId, bool] = {}  # blob -> whether it is here; the newest word counts
+        self._is_failing = False
         self._task: asyncio.Task[None] | None = None
 
     def late(self, blob: BlobId, node: NodeId) -> None:
         """``node`` made ``blob`` durable after the write had its quorum."""
-        self._late.setdefault(node, []).append(blob)
+        if node == self._self_id:
+            self._keep(blob, True)
+        else:
+            self._late.setdefault(node, []).append(blob)
         self._schedule()
 
     def lost(self, blob: BlobId) -> None:
         """This node has no good copy of ``blob`` any more."""
-        self._lost.append(blob)
+        self._keep(blob, False)
         self._schedule()
+
+    def _keep(self, blob: BlobId, is_here: bool) -> None:
+        if len(self._own) >= _KEPT_MAX and blob not in self._own:
+            log.error("service.holders.overflow", blob=blob.hex(), here=is_here)
+            return
+        self._own[blob] = is_here
 
     def serve(self, server: PeerServer) -> None:
         """Take the notices of other members on the blob port."""
@@ -80,7 +94,7 @@ class HolderNotices:
         return self._task
 
     async def close(self) -> None:
-        """Forget what was not sent yet: the full comparison finds it."""
+        """Forget what was not sent yet: the end of a gateway makes the leader compare this member in full."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -91,24 +105,37 @@ class HolderNotices:
 
     async def _send_all(self) -> None:
         try:
-            while self._late or self._lost:
-                await asyncio.sleep(_PAUSE_S)
+            while self._late or self._own:
+                await asyncio.sleep(_RETRY_S if self._is_failing else _PAUSE_S)
                 late, self._late = self._late, {}
-                lost, self._lost = self._lost, []
-                gained = late.pop(self._self_id, [])
-                await self._report(gained, lost)
+                own, self._own = self._own, {}
+                await self._report(own)
                 for address in self._members.of(frozenset(late)):
                     await self._tell(address, late[address.node])
         finally:
             self._task = None
 
-    async def _report(self, gained: Sequence[BlobId], lost: Sequence[BlobId]) -> None:
-        if not gained and not lost:
-            return
-        try:
-            await self._link.report_holders(gained, lost)
-        except Unavailable as error:
-            log.warning("service.holders.unreported", blobs=len(gained), reason=str(error))
+    async def _report(self, own: dict[BlobId, bool]) -> None:
+        """Tell the catalog; what was not committed waits for the next round, unless there is newer word by then."""
+        gained = [blob for blob, is_here in own.items() if is_here]
+        lost: list[BlobId] = []
+        for blob, is_here in own.items():
+            if not is_here:  # perhaps made again since
+                (gained if await self._files.exists(blob) else lost).append(blob)
+        for start in range(0, max(len(gained), len(lost)), _IDS_MAX):
+            now_gained, now_lost = gained[start:][:_IDS_MAX], lost[start:][:_IDS_MAX]
+            try:
+                await self._link.report_holders(now_gained, now_lost)
+            except Unavailable as error:
+                if not self._is_failing:
+                    log.warning("service.holders.unreported", blobs=len(own), reason=str(error))
+                self._is_failing = True
+                for blob in gained[start:]:
+                    self._own.setdefault(blob, True)
+                for blob in lost[start:]:
+                    self._own.setdefault(blob, False)
+                return
+            self._is_failing = False
 
     async def _tell(self, address: PeerAddress, blobs: list[BlobId]) -> None:
         for start in range(0, len(blobs), _IDS_MAX):

@@ -21,7 +21,8 @@ from sos.catalog.model import (
     Rejection,
     WriteCondition,
 )
-from sos.errors import Corruption, Unavailable
+from sos.catalog.rules.conditions import write_refusal
+from sos.errors import Corruption, StorageFull, Unavailable
 from sos.failpoints import hit
 from sos.limits import COMMIT_S_MAX, INLINE_BYTES_MAX
 from sos.service.requests import Found, Target
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     )
 
 _WRITERS_MAX: Final = 4096
+# Needed for another attempt; or an object has it, whatever brought that about.
+_KEEP_BLOB: Final = frozenset({Rejection.HOLDERS_TOO_FEW, Rejection.BLOB_ALREADY_NAMED})
 _HOLDER_ATTEMPTS_MAX: Final = 4  # the member list changed under a write; more than once is rare
 
 
@@ -110,7 +113,7 @@ class ObjectService:
         Raises: Unavailable, OutcomeUnknown.
         """
         if self._access.link.state.is_disk_low:
-            raise Unavailable("the disk is nearly full")
+            raise StorageFull("the disk is nearly full")
         blob = self._new_blob_id()
         expected = body.expected_bytes
         if expected is not None:
@@ -194,7 +197,7 @@ class ObjectService:
         except Unavailable:
             await self._drop(written)
             raise
-        if isinstance(result, Rejection) and result is not Rejection.HOLDERS_TOO_FEW:
+        if isinstance(result, Rejection) and result not in _KEEP_BLOB:
             await self._drop(written)
         return result
 
@@ -244,7 +247,7 @@ class ObjectService:
     async def copy(self, request: CopyRequest) -> Result:
         """Point the key at the source's bytes; source and destination are decided at one log index."""
         if self._access.link.state.is_disk_low:
-            raise Unavailable("the disk is nearly full")
+            raise StorageFull("the disk is nearly full")
         if request.recompute is None:
             return await self._propose_copy(request, None, None)
         started = self._clock.monotonic()
@@ -351,7 +354,7 @@ _SOURCE_REJECTIONS: Final = {
 def _judge_early(
     view: View, lookups: Lookups, target: Target, condition: WriteCondition
 ) -> Rejection | None:
-    """The rules of s3.md 4.3 on one view; the same that apply uses, which alone may say yes."""
+    """The rules that apply uses, on one view; only apply may say yes."""
     if not lookups.may_ask(view, target.access_key):
         return Rejection.INVALID_ACCESS_KEY
     bucket = lookups.bucket(view, target.bucket)
@@ -359,15 +362,7 @@ def _judge_early(
         return Rejection.NO_SUCH_BUCKET
     if condition is ALWAYS:
         return None
-    current = view.object(bucket.bucket_id, target.key)
-    if condition.if_none_match_any and current is not None:
-        return Rejection.PRECONDITION_FAILED_IF_NONE_MATCH
-    if condition.if_match is not None:
-        if current is None:
-            return Rejection.NO_SUCH_KEY
-        if condition.if_match not in ("*", current.etag):
-            return Rejection.PRECONDITION_FAILED_IF_MATCH
-    return None
+    return write_refusal(condition, view.object(bucket.bucket_id, target.key))
 
 
 def _unlocated(record: ObjectRecord) -> Found:

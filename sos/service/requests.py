@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from sos.catalog.model import ALWAYS, SOURCE_ALWAYS, CopySourceCondition, WriteCondition
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from sos.catalog.model import AccessKeyId, Checksum, ObjectRecord, StoredHeaders
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(NamedTuple):
     """Who asks for which key."""
 
     access_key: AccessKeyId
@@ -54,8 +53,7 @@ class UploadDigests:
     checksum: Checksum
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A key's current record, with its bytes when they are in the catalog, else with who holds them."""
 
     record: ObjectRecord

@@ -335,7 +335,7 @@ class Resync:
                     await slots.acquire()
                     asking = group.create_task(self._ask(found[0], batch, progress))
                     asking.add_done_callback(lambda _: slots.release())
-        except* (Unavailable, Corruption) as group_error:
+        except ExceptionGroup as group_error:
             raise _first(group_error) from group_error
         return progress.values()
 
@@ -429,9 +429,12 @@ def _named_page(after: bytes) -> Callable[[View], list[BlobRecord]]:
     return lambda view: view.blobs(after, _PAGE)
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> Unavailable:
-    """One error that stands for all: the core retries whatever it was."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """One error that stands for all; a bug of ours stays one."""
+    expected, others = group.split((Unavailable, Corruption))
+    rest: ExceptionGroup[Exception] | None = others or expected
+    assert rest is not None
+    error: Exception = rest
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    return Unavailable(str(error))
+    return error

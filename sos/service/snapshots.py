@@ -65,6 +65,10 @@ class SnapshotServer:
         """At the start of the node's first gateway: fetches of an earlier life begin afresh."""
         empty_directory(self._directory)
 
+    async def remove_unread(self) -> None:
+        """Now and then: the room of copies that nobody asked for again."""
+        await asyncio.to_thread(self._remove_old)
+
     async def _get(self, exchange: PeerExchange) -> None:
         token = exchange.path.removeprefix(ROUTE)
         offset = exchange.query.get("offset", "0")
@@ -118,18 +122,19 @@ class SnapshotServer:
 
     def _make_room(self, member: NodeId) -> None:
         """Remove copies that nobody reads any more. Raises: Unavailable when too many are left."""
+        self._remove_old()
+        for path in self._directory.glob(f"{member}.*"):
+            _unlink(path)
+        if len(list(self._directory.iterdir())) >= SNAPSHOT_COPIES_MAX:
+            raise Unavailable("too many copies of the catalog are being served")
+
+    def _remove_old(self) -> None:
         # File times are wall times: at worst a copy is made twice.
         now_s = self._clock.wall_ms() / 1000
-        kept = 0
-        for other in self._directory.iterdir():
+        for path in self._directory.iterdir():
             with suppress(FileNotFoundError):
-                is_old = now_s - other.stat().st_mtime > SNAPSHOT_KEPT_S
-                if is_old or other.name.startswith(f"{member}."):
-                    other.unlink()
-                else:
-                    kept += 1
-        if kept >= SNAPSHOT_COPIES_MAX:
-            raise Unavailable("too many copies of the catalog are being served")
+                if now_s - path.stat().st_mtime > SNAPSHOT_KEPT_S:
+                    path.unlink()
 
 
 async def _pieces(descriptor: int, offset: int) -> AsyncIterator[tuple[bytes, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -39,7 +40,10 @@ class Upkeep:
         clock: Clock,
         unlink_delay_s: float,
         sweep_period_s: float,
+        remove_unread: Callable[[], Awaitable[None]],
     ) -> None:
+        """``remove_unread``: frees the room of catalog copies that nobody fetches any more."""
+        self._remove_unread = remove_unread
         self._access = access
         self._files = files
         self._clock = clock
@@ -60,6 +64,7 @@ class Upkeep:
             try:
                 await self.unlink_forgotten()
                 await self.sweep()
+                await self._remove_unread()
             except Unavailable as error:
                 log.warning("upkeep.paused", why=str(error))
             except OSError as error:  # garbage stays; what is named is not touched here

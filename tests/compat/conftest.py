@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from sos.tls import tls_context
 from tests.compat.raw import Credentials, RawClient
 from tests.compat.tls import make_certificate
 from tests.integration import s3_single
@@ -95,7 +96,7 @@ def site(
             yield Site(urls=[url], credentials=credentials, inside=endpoint)
         return
     certificate, key = make_certificate(data)
-    server_tls = s3_single.tls_context(str(certificate), str(key))
+    server_tls = tls_context(str(certificate), str(key))
     client_tls = ssl.create_default_context(cafile=str(certificate))
     with s3_single.serve(data / "node", tls=server_tls) as endpoint:
         yield Site(

@@ -70,6 +70,7 @@ class Node:
             self.files,
             self.peers,
             self_id=self.id,
+            is_named=self.named.__contains__,
             on_late_holder=lambda blob, node: self.late.append((blob, node)),
         )
         self.reader = BlobReader(self.files, self.peers, self_id=self.id, on_lost=self.lost.append)

@@ -47,7 +47,7 @@ from sos.raft.api import EntryKind, LogEntry
 from sos.s3.app import S3App
 from sos.s3.gate import Gate
 from sos.s3.handlers import Handlers
-from sos.s3.server import HttpServer, tls_context
+from sos.s3.server import HttpServer
 from sos.s3.target import S3Settings
 from sos.service.access import CatalogAccess
 from sos.service.buckets import BucketService
@@ -56,7 +56,7 @@ from sos.service.objects import ObjectService
 from sos.telemetry import Metrics, log
 from tests.compat.raw import Credentials, RawClient
 
-__all__ = ["ACCESS_KEY", "SECRET_KEY", "DirectLink", "Endpoint", "serve", "tls_context"]
+__all__ = ["ACCESS_KEY", "SECRET_KEY", "DirectLink", "Endpoint", "serve"]
 T = TypeVar("T")
 ACCESS_KEY = "AKIDEXAMPLE0"
 SECRET_KEY = "secret-of-the-tests/+0"
@@ -273,7 +273,11 @@ class _Parts:
             access,
             members=MemberAddresses(link),
             writer=BlobWriter(
-                self._files, self._peers, self_id=NODE, on_late_holder=lambda blob, node: None
+                self._files,
+                self._peers,
+                self_id=NODE,
+                is_named=lambda blob: access.peek(lambda view: view.blob(blob) is not None),
+                on_late_holder=lambda blob, node: None,
             ),
             reader=BlobReader(self._files, self._peers, self_id=NODE, on_lost=lost.append),
             clock=clock,
@@ -281,7 +285,13 @@ class _Parts:
         )
         buckets = BucketService(access, clock)
         self._executor = ThreadPoolExecutor(2)
-        app = S3App(settings=self._settings, ids=ids, metrics=Metrics(), shows_index=True)
+        app = S3App(
+            settings=self._settings,
+            ids=ids,
+            metrics=Metrics(),
+            clock=SystemClock(),
+            shows_index=True,
+        )
         handlers = Handlers(
             access=access,
             buckets=buckets,

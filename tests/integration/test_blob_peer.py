@@ -23,14 +23,13 @@ from sos.blob.peer_errors import (
     PeerFull,
     PeerRefused,
     PeerUnreachable,
-    StorageFull,
 )
 from sos.blob.replicas import PIECE_BYTES, _pieces
 from sos.blob.wire import Frame, Hello, RequestHead, Status, encode_hello, encode_request
 from sos.catalog.model import BlobId, NodeId
 from sos.checksum import crc64nvme
 from sos.clock import ManualClock, SystemIds
-from sos.errors import Corruption, DiskFull, FatalStop, Unavailable
+from sos.errors import Corruption, DiskFull, FatalStop, StorageFull, Unavailable
 from sos.limits import BLOCK_BYTES, MIB
 from tests.integration.blob_bed import CLUSTER, Node, listener, nodes
 

@@ -433,6 +433,40 @@ def test_a_death_of_the_serving_gateway(forgetful: Cluster, tmp_path: Path, poin
         node.environment.pop("SOS_FAILPOINTS")
 
 
+def test_a_copy_comes_from_the_next_leader(forgetful: Cluster, tmp_path: Path) -> None:
+    """Scenario 57: the leader stands still in the middle of its copy; nobody waits for it."""
+    nodes = forgetful.nodes
+    gate, reached = tmp_path / "gate", tmp_path / "reached"
+    for node in nodes:
+        forgetful.stop_node(node)
+        node.environment["SOS_FAILPOINTS"] = f"snapshot.before_rename=pause:{reached}@{gate}"
+        forgetful.start_node(node)
+    forgetful.wait_ready()
+    paused = forgetful.leader()
+    away, other = (node for node in nodes if node is not paused)
+    away.kill()
+    written = _fill_journal(paused, "next")
+    gate.touch()
+
+    forgetful.start_node(away)
+    forgetful.wait(reached.exists, "the copy is under way", deadline_s=40)
+    gate.unlink()
+    with forgetful.paused(paused):
+        forgetful.wait(lambda: member_row(forgetful, away.name), "another one leads")
+        wait_in_sync(forgetful, away)
+        check_disk(away)
+        assert get_settled(other, "next-0").body == written["next-0"]
+    reached.unlink()
+    wait_in_sync(forgetful, paused)
+    for copy in (paused.data / "catalog" / "outgoing").iterdir():
+        copy.unlink()  # nobody fetches it any more: in ten minutes it would go by itself
+
+    _check_returned(forgetful, paused, written)
+    _check_returned(forgetful, away, written)
+    for node in nodes:
+        node.environment.pop("SOS_FAILPOINTS")
+
+
 def test_several_gateways_of_a_node_share_the_work(tmp_path: Path) -> None:
     """Design 3: whichever gateway takes a request of a resync or for a copy, it knows what it needs."""
     with Cluster(tmp_path, environment=SMALL_JOURNAL, flags=("--gateways", "2")) as cluster:

@@ -180,6 +180,9 @@ class Host:
         self._look_at(peer, frame)
         return self.bed.network.send(self.name, peer, frame, self.clock.spent_s)
 
+    def flush(self) -> None:
+        """Frames leave at once here."""
+
     def frame(self, peer: str, data: bytes) -> None:
         self._inbox.append(lambda raft: raft.on_frame(peer, data))
         self._pump_soon(0.0)
@@ -350,9 +353,11 @@ class Host:
                 if decision is InstallDecision.INSTALL:
                     self._step()
 
+            if life == self.life and self.raft is not None and point.term > self.raft.term:
+                self.world.count("snapshot_newer_term")
             self.world.at(self.world.process.uniform(0.05, self.bed.fetch_s_max), arrive)
 
-        self.world.at(self.world.process.uniform(0.0, 0.05), fetch)
+        self.world.at(self.bed.copy_starts_in_s(self, source), fetch)
 
 
 class Bed:
@@ -374,6 +379,9 @@ class Bed:
         self.network = Network(self.world, self.names)
         self.sync_every = 20
         self.fetch_s_max = 1.0
+        self.copy_starts_in_s: Callable[[Host, Host], float] = lambda host, source: (
+            self.world.process.uniform(0.0, 0.05)
+        )
         self._operations = 0
         self.hosts = {name: Host(self, name) for name in self.names}
         self.network.nodes.update(self.hosts)

@@ -56,6 +56,7 @@ class Chaos:
             ("cut_link", self._cut_link),
             ("isolate", self._isolate),
             ("isolate_leader", self._isolate_leader),
+            ("see_one", self._see_one),
             ("stall", self._stall),
             ("reset", self._reset),
             ("heal", bed.network.heal),
@@ -85,6 +86,8 @@ class Chaos:
         bed.network.delay_s = draw.choice([(0.0001, 0.001), (0.001, 0.03)])
         bed.sync_every = draw.choice([1, 10, 60])
         bed.fetch_s_max = draw.choice([0.1, 1.0, 3.0])
+        self.slow_copies = draw.choice([0.0, 0.7])
+        bed.copy_starts_in_s = self._copy_starts_in_s
 
     def run(self, seconds: float) -> None:
         self._load()
@@ -140,6 +143,25 @@ class Chaos:
         leader = self.bed.leader()
         if leader is not None:
             self.bed.network.isolate(leader.name)
+
+    def _see_one(self) -> None:
+        host, one = self.world.schedule.sample(self.bed.names, 2)
+        self._sees_only(host, one)
+
+    def _sees_only(self, host: str, one: str) -> None:
+        """What happens elsewhere ``host`` learns from ``one`` or not at all."""
+        self.bed.network.isolate(host)
+        self.bed.network.heal_between([host, one])
+
+    def _copy_starts_in_s(self, host: Host, source: Host) -> float:
+        """At times so late that the copy's source may follow a leader that its receiver never heard."""
+        draw = self.world.process
+        if not self.is_on or draw.random() >= self.slow_copies:
+            return draw.uniform(0.0, 0.05)
+        if draw.random() < 0.5:
+            self._sees_only(host.name, source.name)
+            self.world.at(draw.uniform(0.0, 2.0), self._transfer)
+        return draw.uniform(0.0, 8.0)
 
     def _stall(self) -> None:
         """A link holds everything back for less than makes it dead."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
-from sos.errors import FatalStop
+from sos.errors import EXIT_DISK, FatalStop
 from sos.raft.api import (
     Applied,
     LogDetached,
@@ -16,10 +17,12 @@ from sos.raft.api import (
     RefusedReason,
     Unknown,
 )
+from sos.raft.journal import open_journal
 from sos.raft.members import Member
 from sos.raft.messages import MessageRefused, encode_members
 from sos.raft.node import RaftNode
-from tests.sim.bed import Bed, BedSettings, Host
+from tests.faults.simdisk import SimDisk
+from tests.sim.bed import JOURNAL, Bed, BedSettings, Crash, Host
 
 
 def _raft(host: Host) -> RaftNode:
@@ -39,6 +42,12 @@ def _propose(bed: Bed, host: Host, payload: bytes, seconds: float = 1.0) -> list
     host.run(lambda raft: raft.propose(payload, outcomes.append))
     bed.world.run_for(seconds)
     return outcomes
+
+
+def _campaign(host: Host) -> None:
+    """Start an election at once, as if the leader had handed over."""
+    _raft(host)._candidacy._now = True
+    host.run(RaftNode.tick)
 
 
 def _wiped(bed: Bed, host: Host) -> Host:
@@ -403,3 +412,135 @@ def test_an_install_survives_a_crash_at_each_step(
         host.start()
     bed.settle()
     bed.check()
+
+
+@pytest.mark.parametrize("crash", ["nowhere", "before the swap", "before the reset"])
+def test_a_copy_of_a_newer_term_makes_that_term_durable_first(crash: str) -> None:
+    """P1, P9, protocols.md 6: its source follows a leader that we never heard; else the next start is damage.
+
+    Without it the journal holds entries of a term that the vote file has never seen.
+    """
+    bed, leader, others = _ready()
+    near, far = others
+    bed.network.isolate(far.name)
+    bed.world.run_for(3.0)
+    _campaign(near)
+    assert bed.world.wait_for(lambda: _raft(near).is_leader, 2.0)
+    for _ in range(5):
+        bed.write(near)
+    bed.world.run_for(1.0)
+    point = _raft(leader).snapshot_point()
+    assert point is not None
+    state, members = leader.machine.copy_at(point), leader.machine.members
+    assert point.term > _raft(far).term
+
+    def swap() -> None:
+        if crash == "before the swap":
+            raise Crash
+        far.machine.swap(state)
+        if crash == "before the reset":
+            raise Crash
+
+    far.run(lambda raft: raft.install(point, members, swap))
+    assert far.is_up == (crash == "nowhere")
+    if far.is_up:
+        assert _raft(far).term == point.term
+        far.kill(power=True)
+    for _ in range(2):  # the first may finish an install, the second reads what that left
+        far.start()
+        bed.check()
+        assert _raft(far).term >= point.term
+        far.kill(power=True)
+    bed.heal()
+    bed.settle()
+
+
+def test_a_lost_journal_is_no_cut_install() -> None:
+    """P16: an empty journal beside an installed catalog lost its vote too; its reset is not finished."""
+    bed, leader, others = _ready()
+    for _ in range(5):
+        bed.write(leader)
+    bed.world.run_for(1.0)
+    point = _raft(leader).snapshot_point()
+    assert point is not None
+    fresh = SimDisk()
+    fresh.mkdir(JOURNAL)
+    fresh.fsync_directory("/")
+    journal = open_journal(fresh, JOURNAL, incarnation="0" * 16)
+
+    class Machine:
+        def applied(self) -> tuple[int, int]:
+            return point.index, point.term
+
+        def apply(self, entries: object) -> list[object]:
+            raise AssertionError
+
+    with pytest.raises(LogDetached):
+        RaftNode(
+            self_id=others[0].name,
+            members=bed.members,
+            journal=journal,
+            machine=Machine(),
+            links=others[0],
+            clock=others[0].clock,
+            ids=others[0].ids,
+            installed_at=point,
+        )
+
+
+# --- disk errors outside a turn -----------------------------------------------------------------------
+def _with_old_segments() -> tuple[Bed, Host]:
+    bed, leader, _ = _ready()
+    bed.sync_every = 10**9  # nothing is compacted meanwhile
+    for _ in range(40):
+        for _ in range(5):
+            bed.write(leader, padding=300)
+        bed.world.run_for(0.1)
+    leader.machine.sync()
+    return bed, leader
+
+
+def test_an_io_error_of_compaction_stops_the_process() -> None:
+    """P19: the loop only warns of an OSError, taking it for a socket's; raft must say that it is the disk's."""
+    _, leader = _with_old_segments()
+    leader.disk.fail("unlink", 2, "eio")
+
+    with pytest.raises(FatalStop) as stop:
+        _raft(leader).compact(leader.machine.durable_index)
+
+    assert stop.value.exit_code == EXIT_DISK
+
+
+def test_an_io_error_of_an_install_stops_the_process() -> None:
+    """P19: whichever of its steps fails."""
+    bed, leader, others = _ready()
+    far = others[0]
+    bed.network.isolate(far.name)
+    for _ in range(5):
+        bed.write(leader)
+    bed.world.run_for(1.0)
+    point = _raft(leader).snapshot_point()
+    assert point is not None
+
+    def swap() -> None:
+        raise OSError(errno.EIO, "simulated")
+
+    with pytest.raises(FatalStop) as stop:
+        _raft(far).install(point, bed.members, swap)
+
+    assert stop.value.exit_code == EXIT_DISK
+
+
+def test_an_io_error_at_the_close_stops_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P19: also the last writes of a process that ends anyway."""
+    _, leader, _ = _ready()
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "simulated")
+
+    assert leader.journal is not None
+    monkeypatch.setattr(leader.journal, "close", fail)
+    with pytest.raises(FatalStop) as stop:
+        _raft(leader).close()
+
+    assert stop.value.exit_code == EXIT_DISK

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sos.cli.presign import presign
+from sos.cli.progress import READY, Progress, node_state
+from sos.cli.status import show
 from sos.config import Address
+from sos.core.status import waiting_status
+from sos.errors import LOST_DIRECTORY_ADVICE, REJOIN_ADVICE, StartRefused
+from sos.raft.handshake import Refusal, RefusalCode
+from sos.raft.journal_load import damaged
 
 
 def _sos(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -136,3 +148,116 @@ def test_presigned_urls_are_signed_as_amazon_does() -> None:
         if ours["X-Amz-Date"] == theirs["X-Amz-Date"]:
             break
     assert ours == theirs
+
+
+@pytest.mark.parametrize("arguments", [[], ["key"], ["config"]])
+def test_a_command_without_its_subcommand_shows_its_help(arguments: list[str]) -> None:
+    """The help as `--help` prints it, line by line; exit code not 0, for nothing was done."""
+    done = _sos(arguments)
+    asked = _sos([*arguments, "--help"])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == asked.stdout
+    assert asked.returncode == 0
+    assert len(done.stderr.splitlines()) > 5
+
+
+@pytest.mark.parametrize("name", ["member", "scrub", "verify", "rejoin", "recover"])
+def test_a_command_of_the_next_release_has_help(name: str) -> None:
+    """Design 4: what comes later says so, also when asked for help."""
+    done = _sos([name, "--help"])
+    assert done.returncode == 0
+    assert "comes with the next release" in done.stdout
+
+
+def test_rejoin_says_what_to_do_until_it_comes() -> None:
+    """A message that names a command of the next release says what helps today."""
+    _assert_one_line(_sos(["rejoin", "/tmp"]), "keep its directory aside", "no node to spare")
+    assert LOST_DIRECTORY_ADVICE in REJOIN_ADVICE
+    for refusal in (damaged("/data/journal", "why"), Refusal(code=RefusalCode.OLD_BOOT).text):
+        assert REJOIN_ADVICE in str(refusal)
+
+
+def test_status_of_an_unformed_node_says_once_that_it_waits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`sos status` before formation: the node's own words, one line per obstacle, not wrapped."""
+    line = "waiting for n2 at 127.0.0.1:10010: " + "no answer yet " * 20
+    show(waiting_status(node="n1@0", waiting=(line.strip(),)))
+    assert capsys.readouterr().out.splitlines() == [
+        "n1@0: the cluster is not formed yet",
+        f"  {line.strip()}",
+    ]
+
+
+# --- progress ---------------------------------------------------------------------------------------
+class _Admin:
+    """An admin listener that answers /status with the next of ``answers``; the last one stays."""
+
+    def __init__(self, name: str, answers: list[dict[str, Any]], why: str | None = None) -> None:
+        self.name = name
+        self._why = why
+        outer = self
+        self.answers = answers
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = outer.answers.pop(0) if len(outer.answers) > 1 else outer.answers[0]
+                data = json.dumps(body).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.admin = Address(host="127.0.0.1", port=self.server.server_port)
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def ended(self) -> str | None:
+        return self._why
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+
+def _body(**changes: object) -> dict[str, Any]:
+    return {"ready": False, "cluster_id": "c", "leader": "n1@0", **changes}
+
+
+def test_progress_names_who_is_waited_for_and_why() -> None:
+    """`sos demo` under load: a person sees which node is waited for, not silence; a dead one with its words."""
+    waits = _body(cluster_id=None, waiting=["waiting for n2 at a:1: no answer yet"])
+    cases = [
+        (_Admin("n1", [waits]), "waiting for n2 at a:1: no answer yet"),
+        (_Admin("n1", [_body(leader=None)]), "waiting for a leader"),
+        (_Admin("n1", [_body()]), "catching up (leader: n1)"),
+        (_Admin("n1", [_body()], "ended with 2: sos: no"), "ended with 2: sos: no"),
+        (_Admin("n1", [_body(ready=True)]), READY),
+    ]
+    for admin, expected in cases:
+        assert node_state(admin.admin, admin.ended) == expected
+        admin.close()
+    assert node_state(cases[0][0].admin, lambda: None) == "starting"
+
+
+def test_progress_ends_with_the_last_node_or_at_the_deadline() -> None:
+    """Plain lines where there is no terminal; the deadline's message says what was waited for."""
+    output = StringIO()
+    progress = Progress(Console(file=output, soft_wrap=True))
+    ready, late = _Admin("n1", [_body(ready=True)]), _Admin("n2", [_body(leader=None)])
+    try:
+        with pytest.raises(StartRefused, match=r"not ready within 1 s: n2 waiting for a leader"):
+            progress.wait_ready([ready, late], 1.0)
+        assert "n2 waiting for a leader" in output.getvalue()
+        assert "n1 " not in output.getvalue()
+        late.answers.append(_body(ready=True))
+        progress.wait_ready([ready, late], 20.0)
+    finally:
+        ready.close()
+        late.close()

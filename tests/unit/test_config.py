@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sos.config import Config, ConfigProblems, describe, from_plain, load, to_plain
+from tests.compat.tls import make_certificate
 
 KEY = "0123456789abcdef0123"
 SEEDS = "n1=127.0.0.1:10000,n2=127.0.0.1:10010,n3=127.0.0.1:10020"
@@ -99,6 +103,8 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ({"seeds": "n1=a:40000"}, "node ports lie outside 32768-60999"),
         ({"listen": "a:60999"}, "node ports lie outside 32768-60999"),
         ({"seeds": "n1"}, "is not NAME=HOST:PORT"),
+        ({"region": "eu/west 1"}, "a region has"),
+        ({"s3-domain": "a b"}, "expected a host name"),
         ({"seeds": "n1=a"}, "expected HOST:PORT"),
         ({"seeds": SEEDS}, "cluster key is missing"),
         ({"s3": "127.0.0.1"}, "expected HOST:PORT"),
@@ -113,6 +119,15 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
 def test_bad_settings_say_what_is_wrong(flags: dict[str, str], expected: str) -> None:
     """Issue 4, bad input: one line that says what to do."""
     assert any(expected in problem for problem in _problems(None, **flags))
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"), [("seeds", "the list is empty"), ("region", "a region has")]
+)
+def test_an_empty_value_is_no_default(flag: str, expected: str) -> None:
+    """`--seeds "$UNSET"` must not form a cluster of one, nor a region be nothing."""
+    with pytest.raises(ConfigProblems, match=expected):
+        load({"data": "/tmp/x", "name": "n1", flag: ""}, environment={}, cores=2)
 
 
 def test_root_keys_come_in_pairs_and_are_never_shown() -> None:
@@ -153,3 +168,65 @@ def test_children_get_the_same_configuration() -> None:
     )
 
     assert from_plain(json.loads(json.dumps(to_plain(config)))) == config
+
+
+# --- the S3 certificate ---
+def _encrypted_key(directory: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    path = directory / "encrypted.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    return path
+
+
+def test_a_usable_certificate_is_taken(tmp_path: Path) -> None:
+    """Issue 4: HTTPS by certificate files."""
+    certificate, key = make_certificate(tmp_path)
+    config = _load(s3_tls_cert=str(certificate), s3_tls_key=str(key))
+    assert config.s3.tls_cert == str(certificate)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("one missing", "--s3-tls-cert and --s3-tls-key: give both or none"),
+        ("no such file", "--s3-tls-key /nonexistent.pem: no such file"),
+        ("unreadable", "cannot be read by this user"),
+        ("not a certificate", "cannot use the certificate"),
+        ("of another key", "key values mismatch"),
+        ("encrypted key", "store it without a password"),
+        ("a directory", "cannot use the certificate"),
+    ],
+)
+def test_an_unusable_certificate_is_one_problem(
+    tmp_path: Path, name: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad input: found before anything is started, one line that names the flag and what is wrong."""
+    certificate, key = map(str, make_certificate(tmp_path))
+    (tmp_path / "other").mkdir()
+    match name:
+        case "one missing":
+            key = ""
+        case "no such file":
+            key = "/nonexistent.pem"
+        case "unreadable":  # root may read everything: the question itself is answered
+            real = os.access
+            monkeypatch.setattr(os, "access", lambda path, mode: path != key and real(path, mode))
+        case "not a certificate":
+            Path(certificate).write_text("hello\n")
+        case "of another key":
+            key = str(make_certificate(tmp_path / "other")[1])
+        case "encrypted key":
+            key = str(_encrypted_key(tmp_path))
+        case "a directory":
+            certificate = str(tmp_path)
+
+    (problem,) = _problems(None, s3_tls_cert=certificate, s3_tls_key=key)
+
+    assert expected in problem
+    assert "\n" not in problem

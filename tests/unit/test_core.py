@@ -17,6 +17,7 @@ from sos.catalog.model import (
     Command,
     Done,
     NodeId,
+    Rejection,
     ReportHolders,
     Result,
     RevokeAccessKey,
@@ -37,7 +38,7 @@ from sos.core.messages import (
     encode_report,
 )
 from sos.core.proposer import OwnProposals, Proposer
-from sos.errors import FatalStop, OutcomeUnknown
+from sos.errors import FatalStop, OutcomeUnknown, Unavailable
 from sos.limits import COMMIT_S_MAX, PROPOSALS_QUEUED_MAX
 from sos.link.protocol import Answer
 from sos.raft.api import Applied, ProposeOutcome, Refused, RefusedReason, Unknown
@@ -228,7 +229,7 @@ def test_reports_of_holders_rise_in_sequence_and_the_newest_word_counts() -> Non
                 raise OutcomeUnknown("?")
             return Done()
 
-        reports = HolderReports(propose, node=N1, boot=3)
+        reports = HolderReports(propose, node=N1, boot=3, on_doubt=_no_doubt)
         blobs = [BlobId(bytes([number]) * 16) for number in range(3)]
         answers: list[bool] = []
         reports.add((blobs[0], blobs[1]), (), answers.append)
@@ -242,6 +243,59 @@ def test_reports_of_holders_rise_in_sequence_and_the_newest_word_counts() -> Non
         assert [p.sequence for p in proposed] == [(3 << 32) + 1, (3 << 32) + 2]
         assert proposed[0].gained == (blobs[1], blobs[2])
         assert proposed[0].lost == (blobs[0],)
+
+    _with_loop(test)
+
+
+def _no_doubt() -> None:
+    raise AssertionError("nothing was left out")
+
+
+@pytest.mark.parametrize("failure", [OutcomeUnknown("?"), Unavailable("no leader")])
+def test_a_lost_copy_is_told_until_the_catalog_has_it(failure: Exception) -> None:
+    """Issue 4, item 9: quarantined and owed, also if there was no leader then; the newest word is told."""
+
+    async def test() -> None:
+        proposed: list[ReportHolders] = []
+        blobs = [BlobId(bytes([number]) * 16) for number in range(3)]
+        answers: list[bool] = []
+
+        async def propose(command: Command) -> Result:
+            assert isinstance(command, ReportHolders)
+            proposed.append(command)
+            if len(proposed) == 1:
+                reports.add((blobs[1],), (), answers.append)  # made again meanwhile
+                raise failure
+            return Done()
+
+        reports = HolderReports(propose, node=N1, boot=1, on_doubt=_no_doubt)
+        reports.add((), (blobs[0], blobs[1]), answers.append)
+        await _until(lambda: len(answers) == 2)
+
+        assert answers == [False, True]
+        assert [set(p.lost) for p in proposed] == [{blobs[0], blobs[1]}, {blobs[0]}]
+        assert proposed[1].gained == (blobs[1],)
+        assert proposed[0].sequence < proposed[1].sequence
+
+    _with_loop(test)
+
+
+def test_what_cannot_be_kept_is_left_to_the_full_comparison() -> None:
+    """Bounded memory: then the leader is told to compare, and never that all is well."""
+
+    async def test() -> None:
+        doubts: list[int] = []
+        answers: list[bool] = []
+
+        async def propose(command: Command) -> Result:
+            raise Unavailable("no leader")
+
+        reports = HolderReports(propose, node=N1, boot=1, on_doubt=lambda: doubts.append(1))
+        many = [BlobId(number.to_bytes(16, "big")) for number in range(150_000)]
+        reports.add((), many, answers.append)
+        assert not doubts
+        reports.add((), many, answers.append)
+        assert (doubts, answers) == ([1], [False])
 
     _with_loop(test)
 
@@ -265,6 +319,23 @@ class Jobs:
         return len(self.started)
 
 
+def test_own_commands_that_the_catalog_forgot_are_unknown() -> None:
+    """Protocols 5.2: too old to remember is no refusal: it may have been applied."""
+
+    async def test() -> None:
+        raft = FakeConsensus()
+        proposer = Proposer(raft, clock=ManualClock())
+        own = OwnProposals(proposer, clock=ManualClock(), session=b"s" * 8, applied=lambda: 5)
+        call = asyncio.create_task(own.propose(RevokeAccessKey(access_key=AccessKeyId("k"))))
+        await _turns()
+        forgotten = encode_result(Rejection.TOO_OLD_TO_REMEMBER)
+        raft.entries[0][1](Applied(index=6, term=1, result=[forgotten]))
+        with pytest.raises(OutcomeUnknown):
+            await call
+
+    _with_loop(test)
+
+
 def _member(
     node: NodeId = N2, *, owed: int = 0, connected: bool = True, caught_up: bool = True
 ) -> MemberView:
@@ -273,6 +344,8 @@ def _member(
         is_connected=connected,
         has_gateway=True,
         is_caught_up=caught_up,
+        is_up_to_date=caught_up,
+        doubt=0,
         blobs_owed=owed,
         bytes_owed=owed,
     )
@@ -293,7 +366,7 @@ def test_a_member_is_compared_once_per_connection_and_then_by_its_owed_list() ->
     clock.advance(2)
     assert care.eta_s(N2) == 4.0
     jobs.ended[0](True, {})
-    assert care.is_compared(N2)
+    assert care.is_compared(_member())
     assert care.is_in_sync(_member())
 
     care.update([_member(owed=5)])
@@ -324,7 +397,7 @@ def test_no_gateway_no_job_and_a_new_leader_compares_for_itself() -> None:
     care.update([_member()])
     jobs.ended[0](True, {})
     care.reset()
-    assert not care.is_compared(N2)
+    assert not care.is_compared(_member())
 
 
 # --- floor, digests, messages ---------------------------------------------------------------------
@@ -347,18 +420,61 @@ def test_the_sweep_floor_never_names_an_index_younger_than_its_age(
 
 
 def test_digests_that_differ_at_one_index_stop_the_node() -> None:
-    """House style 7: members compare digests at equal index; a difference is a fatal stop."""
-    report = NodeReport(
-        applied_index=9,
-        digests=((1024, b"a"), (2048, b"b")),
-        is_disk_low=False,
-        has_gateway=True,
-        version="1",
-        free_bytes=1,
-    )
-    check_digests({1024: b"a", 3072: b"c"}, N1, report)
+    """House style 7: members compare digests at equal index; who stands against a majority stops."""
+    good, bad = {1024: b"a", 2048: b"b"}, {1024: b"a", 2048: b"x"}
+    assert check_digests(good, [_report(good), _report({3072: b"c"})], majority=2) is None
     with pytest.raises(FatalStop):
-        check_digests({2048: b"x"}, N1, report)
+        check_digests(bad, [_report(good), _report(good)], majority=2)
+
+
+def test_one_bad_leader_stops_no_good_member() -> None:
+    """The leader has no better claim than others: only the one in the minority stops."""
+    good, bad = {1024: b"a", 2048: b"b"}, {1024: b"a", 2048: b"x"}
+    assert check_digests(good, [_report(bad), _report(good)], majority=2) == 2048
+
+
+def test_without_a_majority_of_digests_nobody_decides() -> None:
+    """One against one: a third report decides, and until then both say that they differ."""
+    good, bad = {1024: b"a"}, {1024: b"x"}
+    assert check_digests(good, [_report(bad)], majority=2) == 1024
+    assert check_digests(bad, [_report(good)], majority=2) == 1024
+    assert check_digests(good, [_report(bad), _report({1024: b"y"})], majority=2) == 1024
+    five = [_report(bad), _report(bad), _report(good)]
+    assert check_digests(good, five, majority=3) == 1024, "two and two of five"
+    with pytest.raises(FatalStop):
+        check_digests(good, [*five, _report(bad)], majority=3)
+
+
+def _report(digests: dict[int, bytes] | None = None, applied: int = 9) -> NodeReport:
+    return NodeReport(
+        applied_index=applied,
+        digests=tuple((digests or {}).items()),
+        is_disk_low=True,
+        has_gateway=False,
+        version="1",
+        free_bytes=7,
+        doubt=(3 << 32) + 1,
+    )
+
+
+def test_up_to_date_is_who_applied_what_was_committed_half_a_second_ago() -> None:
+    """Design 5: in sync means applied up to date; one that stands still near the end is not, nor a silent one."""
+    clock = ManualClock()
+    peers = Peers(clock=clock)
+    assert not peers.is_up_to_date(N1)
+    peers.take_report(N1, _report(applied=100), commit_index=150)
+    assert not peers.is_up_to_date(N1), "of what it does not have nothing is known yet"
+    clock.advance(0.5)
+    peers.take_report(N1, _report(applied=150), commit_index=900)
+    assert peers.is_up_to_date(N1)
+    clock.advance(0.5)
+    peers.take_report(N1, _report(applied=899), commit_index=901)
+    assert not peers.is_up_to_date(N1)
+    clock.advance(0.5)
+    peers.take_report(N1, _report(applied=901), commit_index=950)
+    clock.advance(1.6)
+    assert not peers.is_up_to_date(N1), "silent"
+    assert peers.report(N1) is not None
 
 
 def test_reports_and_tables_grow_old() -> None:
@@ -387,14 +503,7 @@ def test_hostile_messages_are_refused(data: bytes) -> None:
 
 def test_message_round_trips() -> None:
     """What one core says is what the other hears."""
-    report = NodeReport(
-        applied_index=9,
-        digests=((1024, b"a"),),
-        is_disk_low=True,
-        has_gateway=False,
-        version="1",
-        free_bytes=7,
-    )
+    report = _report({1024: b"a"})
     kind, fields = decode_app(encode_report(report))
     assert kind is AppKind.REPORT
     assert check_report(fields) == report

@@ -19,6 +19,8 @@ BACK = MemberView(
     is_connected=True,
     has_gateway=True,
     is_caught_up=True,
+    is_up_to_date=True,
+    doubt=0,
     blobs_owed=0,
     bytes_owed=0,
 )
@@ -67,7 +69,7 @@ def test_each_connection_is_compared_in_full_once() -> None:
     assert len(bed.started) == 1
 
     bed.update(replace(BACK, is_connected=False))
-    assert not bed.care.is_compared(N2)
+    assert not bed.care.is_compared(BACK)
     bed.update(BACK)
 
     assert len(bed.started) == 2
@@ -94,6 +96,53 @@ def test_a_member_whose_gateway_died_is_compared_again() -> None:
     assert bed.started[1:] == [{"node": N2, "full": True}]
 
 
+def test_a_comparison_counts_only_as_long_as_nothing_is_in_doubt() -> None:
+    """Issue 4, item 9: a gateway that came back within one report may have known of a lost copy."""
+    bed = Bed()
+    doubted = replace(BACK, doubt=1)
+    bed.update(BACK)
+    bed.update(doubted)  # while the first comparison runs
+    bed.ends[0](True, {"failed": 0})
+    assert not bed.care.is_compared(doubted)
+    assert not bed.care.is_in_sync(doubted)
+    bed.update(doubted)
+    assert bed.started[1:] == [{"node": N2, "full": True}]
+
+    bed.ends[1](True, {"failed": 0})
+    bed.update(doubted)
+
+    assert bed.care.is_in_sync(doubted)
+    assert len(bed.started) == 2
+
+
+def test_in_sync_needs_a_member_that_keeps_up() -> None:
+    """protocols.md 4.7: near enough to begin a resync is not applied up to date."""
+    bed = Bed()
+    behind = replace(BACK, is_up_to_date=False)
+    bed.update(behind)
+    assert len(bed.started) == 1
+    bed.ends[0](True, {"failed": 0})
+    assert bed.care.is_compared(behind)
+    assert not bed.care.is_in_sync(behind)
+
+
+def test_every_hour_a_member_is_compared_again_and_stays_in_sync_meanwhile() -> None:
+    """Files that went while nobody read them are found without an event."""
+    bed = Bed()
+    bed.update(BACK)
+    bed.ends[0](True, {"failed": 0})
+    bed.update(BACK, after_s=3500)
+    assert len(bed.started) == 1
+
+    bed.update(BACK, after_s=200)
+
+    assert bed.started[1] == {"node": N2, "full": True}
+    assert bed.care.is_in_sync(BACK)
+    bed.ends[1](True, {"failed": 0})
+    bed.update(BACK, after_s=3500)
+    assert len(bed.started) == 2
+
+
 def test_a_job_ends_with_the_connection_it_was_for() -> None:
     """Scenario 57: two jobs for one member would copy everything twice."""
     bed = Bed()
@@ -111,7 +160,7 @@ def test_blobs_that_nobody_has_make_no_loop_of_comparisons() -> None:
     bed.update(BACK)
     bed.ends.pop()(True, {"failed": 2})
     owing = replace(BACK, blobs_owed=2)
-    assert bed.care.is_compared(N2)
+    assert bed.care.is_compared(BACK)
     for _ in range(200):
         bed.update(owing)
         if bed.ends:
@@ -133,7 +182,7 @@ def test_a_failed_comparison_is_repeated_in_full() -> None:
     bed = Bed()
     bed.update(BACK)
     bed.ends[0](False, {"error": "connection lost"})
-    assert not bed.care.is_compared(N2)
+    assert not bed.care.is_compared(BACK)
     bed.update(BACK, after_s=0.1)
     assert len(bed.started) == 1
 

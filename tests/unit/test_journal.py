@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pysyncobj.journal import MemoryJournal
+from pysyncobj.journal import Journal, MemoryJournal
 
 from sos import failpoints
 from sos.disk import SystemDisk
@@ -86,6 +86,14 @@ def test_behaves_as_the_librarys_own_journal() -> None:
         ours[41]
     with pytest.raises(IndexError):
         ours[-42]
+
+
+def test_has_all_that_the_library_may_call() -> None:
+    """House style 8: the library has no types, so nothing else would notice a method that it calls and we lack."""
+    wanted = {name for name in vars(Journal) if callable(getattr(Journal, name))}
+
+    assert "setCurrentTerm" in wanted
+    assert [name for name in wanted if name not in vars(FileJournal)] == []
 
 
 def test_an_empty_journal_has_no_entries() -> None:
@@ -269,6 +277,30 @@ def test_only_whole_segments_go_and_enough_stays() -> None:
     assert 6000 <= kept_bytes < 6000 + 2048
     assert journal.first_index > 51
     assert open_small(disk)[:] == journal[:]
+
+
+def test_an_io_error_of_an_unlink_stops_and_leaves_the_rest_in_step() -> None:
+    """P19: what went before the error is gone for good, and the log still knows where it begins."""
+    disk = make_disk()
+    journal = open_small(disk)
+    fill(journal, 1, 60)
+    old = segments(disk)
+    disk.fail("unlink", 2, "eio")
+
+    with pytest.raises(FatalStop) as stop:
+        journal.deleteEntriesTo(50)
+
+    assert stop.value.exit_code == EXIT_DISK
+    assert segments(disk) == old[1:]
+    first = journal.first_index
+    assert first > 1
+    assert len(journal) == 61 - first
+    assert journal[0] == entry(first)
+    assert journal.read_entries(first, 100, 1 << 20) == [entry(n) for n in range(first, 61)]
+    with pytest.raises(FatalStop):
+        fill(journal, 61, 61)
+    disk.crash()
+    assert open_small(disk).first_index == first
 
 
 def test_a_held_snapshot_keeps_its_entries_up_to_the_maximum() -> None:

@@ -41,7 +41,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("sos.cli",),
     "aiohttp": (),  # its server costs 45 us a request, its import 0.3 s: see docs/decisions
     "lmdb": ("sos.catalog.environment",),
-    "pysyncobj": ("sos.raft",),
+    "pysyncobj": ("sos.raft.engine",),
     "msgpack": ("sos.packing",),
     "awscrt": ("sos.checksum",),
     "lxml": ("sos.s3.xml",),

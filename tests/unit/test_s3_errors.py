@@ -92,6 +92,23 @@ def test_503_says_when_to_retry() -> None:
         assert (("Retry-After", "1") in kind().headers) == (kind.status == 503)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (QueueFull("4096 wait at n1"), "reduce your request rate"),
+        (NoMajority("n2@0 is down"), "No majority"),
+        (StorageFull("n2@0: disk full"), "disks"),
+        (Unavailable("blob 00 of n2"), "cannot be served now"),
+    ],
+)
+def test_503_tells_the_truth(error: Unavailable, told: str) -> None:
+    """s3.md 9: the code is SlowDown, but only who sends too much is told to send less; nothing of the inside shows."""
+    answer = unavailable_error(error)
+    assert (answer.code, answer.status) == ("SlowDown", 503)
+    assert told in answer.message
+    assert "n2" not in answer.message
+
+
 REJECTED: dict[Rejection, str] = {
     Rejection.NO_SUCH_BUCKET: "NoSuchBucket",
     Rejection.BUCKET_ALREADY_OWNED_BY_YOU: "BucketAlreadyOwnedByYou",

@@ -159,6 +159,7 @@ def test_plain_chunked_is_superset() -> None:
         ({"x-amz-grant-read": "id=1"}, 501, "NotImplemented"),
         ({"x-amz-tagging": "a=b"}, 501, "NotImplemented"),
         ({"x-amz-object-lock-mode": "GOVERNANCE"}, 501, "NotImplemented"),
+        ({"x-amz-bypass-governance-retention": "true"}, 501, "NotImplemented"),
         ({"x-amz-acl": "public-read"}, 501, "NotImplemented"),
         ({"x-amz-acl": "mine"}, 400, "InvalidArgument"),
         ({"x-amz-storage-class": "GLACIER"}, 400, "InvalidStorageClass"),
@@ -336,12 +337,19 @@ def test_delete_object() -> None:
     operation = find_operation("DELETE", "/buk/k", {"if-match": "*"})
     assert isinstance(operation, DeleteObject)
     assert operation.condition == WriteCondition(if_match="*")
-    for headers in ({"if-none-match": "*"}, {"if-unmodified-since": "x"}, {"x-amz-mfa": "1"}):
+    for headers in (
+        {"if-none-match": "*"},
+        {"if-unmodified-since": "x"},
+        {"x-amz-mfa": "1"},
+        {"x-amz-bypass-governance-retention": "true"},
+    ):
         assert refusal(find_operation, "DELETE", "/buk/k", headers).status == 501
 
 
 def test_delete_objects() -> None:
     """1.1.7, section 11: an integrity header is required; 8 MiB at most; no streaming token."""
+    bypass = {"x-amz-bypass-governance-retention": "true"}
+    assert refusal(find_operation, "POST", "/buk?delete", SIZE | MD5 | bypass).status == 501
     operation = find_operation("POST", "/buk?delete", SIZE | MD5)
     assert isinstance(operation, DeleteObjects)
     crc = SIZE | {"x-amz-checksum-crc32": "AAAAAA=="}

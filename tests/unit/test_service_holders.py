@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pytest
+
 from sos.blob.peer_errors import PeerUnreachable
 from sos.blob.wire import Status
 from sos.catalog.model import BlobId, NodeId
+from sos.errors import Unavailable
 from sos.link.protocol import MemberState, NodeState
 from sos.service.holders import ROUTE, HolderNotices
 from sos.service.members import MemberAddresses
@@ -43,8 +46,14 @@ class Link:
         default_factory=lambda: NodeState(members=(member(SELF), member(OTHER)))
     )
     reports: list[tuple[list[BlobId], list[BlobId]]] = field(default_factory=list)
+    failures: int = 0  # of the next reports
+    on_failure: Callable[[], None] = lambda: None
 
     async def report_holders(self, gained: Sequence[BlobId], lost: Sequence[BlobId]) -> None:
+        if self.failures:
+            self.failures -= 1
+            self.on_failure()
+            raise Unavailable("no leader")
         self.reports.append((list(gained), list(lost)))
 
 
@@ -137,6 +146,31 @@ def test_own_late_and_lost_copies_are_reported_together() -> None:
     assert peers.sent == []
 
 
+def test_a_lost_copy_is_told_until_the_catalog_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 4, item 9: quarantined and owed, also while there is no leader; the disk has the last word."""
+    monkeypatch.setattr("sos.service.holders._RETRY_S", 0.0)
+    link, files = Link(failures=2), Files()
+
+    async def run() -> None:
+        work = notices(link, Peers(), files)
+
+        def meanwhile() -> None:
+            files.present.add(blob(2))  # made again
+            work.lost(blob(4))
+
+        link.on_failure = meanwhile
+        work.lost(blob(1))
+        work.lost(blob(2))
+        work.late(blob(3), SELF)
+        await settled(work)
+
+    asyncio.run(run())
+
+    assert [(set(gained), set(lost)) for gained, lost in link.reports] == [
+        ({blob(2), blob(3)}, {blob(1), blob(4)})
+    ]
+
+
 def test_another_members_late_copies_are_told_to_it() -> None:
     """Only a member itself reports its copies; who left the list is not asked."""
     link, peers = Link(), Peers()
@@ -155,7 +189,7 @@ def test_another_members_late_copies_are_told_to_it() -> None:
 
 
 def test_a_notice_that_cannot_be_delivered_is_dropped() -> None:
-    """The full comparison is the truth: a lost notice costs time only."""
+    """The member owes the blob until it reports it: a lost notice costs time only."""
     link, peers = Link(), Peers(is_down=True)
 
     async def run() -> None:

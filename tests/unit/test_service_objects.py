@@ -241,6 +241,7 @@ def test_a_body_that_fails_is_never_proposed(size: int) -> None:
         (STORED, False),
         (Rejection.NO_SUCH_BUCKET, True),
         (Rejection.PRECONDITION_FAILED_IF_MATCH, True),
+        (Rejection.BLOB_ALREADY_NAMED, False),
         (Unavailable("no leader"), True),
         (OutcomeUnknown("deadline"), False),
     ],

@@ -19,6 +19,7 @@ from sos.catalog.model import NodeId
 from sos.catalog.reader import CatalogReader
 from sos.clock import ManualClock, ManualIds
 from sos.errors import Unavailable
+from sos.limits import SNAPSHOT_KEPT_S
 from sos.service import snapshots
 from sos.service.members import MemberAddresses
 from sos.service.snapshots import SnapshotFetcher, SnapshotServer
@@ -155,6 +156,14 @@ def test_copies_that_nobody_reads_go_after_a_while(tmp_path: Path) -> None:
             os.utime(stale, (1.0, 1.0))
         exchange = await served.ask(FakeExchange(N2, _token(1)))
         assert exchange.body == COPY
+        assert list(served.directory.iterdir()) == []
+
+        with pytest.raises(PeerUnreachable):
+            await served.ask(FakeExchange(N2, _token(2), cut_after=0))
+        await served.server.remove_unread()
+        assert len(list(served.directory.iterdir())) == 1
+        served.clock.advance(SNAPSHOT_KEPT_S + 1)
+        await served.server.remove_unread()
         assert list(served.directory.iterdir()) == []
 
     asyncio.run(run())

@@ -59,6 +59,10 @@ class FakeFiles:
         return sorted(b for b in self.here if after is None or b > after)[:limit]
 
 
+async def _nothing() -> None:
+    """No copies of the catalog here."""
+
+
 class Bed:
     def __init__(self) -> None:
         self.catalog, self.files, self.clock = FakeCatalog(), FakeFiles(), ManualClock()
@@ -68,6 +72,7 @@ class Bed:
             clock=self.clock,
             unlink_delay_s=10.0,
             sweep_period_s=60.0,
+            remove_unread=_nothing,
         )
 
     def unlink(self) -> None:

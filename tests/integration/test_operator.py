@@ -1,0 +1,52 @@
+"""An operator's bad days at the command line: one line that says what to do, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.cluster import REPOSITORY, free_ports
+
+
+def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SOS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "sos", "demo", *arguments],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_demo_on_a_taken_port_names_its_own_flag_and_leaves_nothing(tmp_path: Path) -> None:
+    """Issue 4: a taken port is a clear message; nothing written, not even for the nodes before it."""
+    s3, admin = free_ports(2)
+    with socket.create_server(("127.0.0.1", admin + 2)):
+        done = _demo(
+            *("--s3-port", str(s3), "--admin-port", str(admin), "--data", str(tmp_path / "demo"))
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"sos: cannot listen on 127.0.0.1:{admin + 2} for administration: Address already in use; "
+        "stop what uses it or choose another with --admin-port"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_over_a_file_or_without_its_memory_is_one_line(tmp_path: Path) -> None:
+    """Issue 4: an unusable directory: what to do, no traceback."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "demo.json").write_text('{"cluster_key": "')
+    over_a_file = _demo("--data", str(tmp_path / "file"))
+    torn = _demo("--data", str(tmp_path))
+    assert [over_a_file.returncode, torn.returncode] == [2, 2]
+    assert f"--data {tmp_path / 'file'}: cannot be made" in over_a_file.stderr
+    assert f"{tmp_path / 'demo.json'} cannot be read" in torn.stderr
+    for done in (over_a_file, torn):
+        assert len(done.stderr.splitlines()) == 1
