@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -68,10 +69,15 @@ def _percentile(ordered: list[float], share: float) -> float:
 
 
 class Bench:
-    """Scenarios over one running cluster. ``ports``: the S3 port of each node."""
+    """Scenarios over one running cluster. ``ports``: the S3 port of each node; ``cpu_s``: what its processes used."""
 
     def __init__(
-        self, ports: list[int], credentials: object, figures: Figures, scale: float
+        self,
+        ports: list[int],
+        credentials: object,
+        figures: Figures,
+        scale: float,
+        cpu_s: Callable[[], float],
     ) -> None:
         from tests.load.client import Connection, Credentials
 
@@ -79,6 +85,7 @@ class Bench:
         self._new = lambda n: Connection("127.0.0.1", ports[n % len(ports)], credentials)
         self._figures = figures
         self._scale = scale
+        self._cpu_s = cpu_s
         self._run = 0
 
     async def prepare(self, run: int) -> None:
@@ -115,7 +122,13 @@ class Bench:
 
         for client in clients:  # connect first: the figure is of requests
             await client.request("HEAD", f"/bench{self._run}")
+        cpu_s, own_s = self._cpu_s(), time.process_time()
         result = await _closed_loop(connections, count, one)
+        if len(body) <= MIB:
+            nodes_us = (self._cpu_s() - cpu_s) / count * 1e6
+            self._figures.add(f"{name}: CPU of the nodes a request", nodes_us, "us")
+            client_us = (time.process_time() - own_s) / count * 1e6
+            self._figures.add(f"{name}: CPU of the client a request", client_us, "us")
         for client in clients:
             client.close()
         return result
@@ -308,6 +321,16 @@ def _pss_mib(pids: list[int]) -> float:
     return total / 1024
 
 
+def _cpu_s(pids: list[int]) -> float:
+    """CPU seconds that processes have used, all their threads."""
+    total_ns = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total_ns += int(task.read_text().split()[0])
+    return total_ns / 1e9
+
+
 def _node_pids(node: object) -> list[int]:
     from tests.integration.cluster import TestNode
 
@@ -475,7 +498,9 @@ async def run_all(arguments: argparse.Namespace) -> Figures:
             for node in cluster.nodes:
                 figures.add("memory of an idle node", _pss_mib(_node_pids(node)), "MiB")
         keys = Credentials(access_key=ROOT_ACCESS_KEY, secret_key=ROOT_SECRET_KEY)
-        bench = Bench([node.s3_port for node in cluster.nodes], keys, figures, arguments.scale)
+        pids = [pid for node in cluster.nodes for pid in _node_pids(node)]
+        ports = [node.s3_port for node in cluster.nodes]
+        bench = Bench(ports, keys, figures, arguments.scale, lambda: _cpu_s(pids))
         for run in range(arguments.runs):
             say(f"run {run + 1} of {arguments.runs}")
             baseline_disk(figures, Path(directory))

@@ -31,7 +31,7 @@ from sos.catalog.model import NodeId
 from sos.catalog.reader import CatalogReader
 from sos.clock import Clock, SystemIds, node_clock
 from sos.config import Config
-from sos.errors import EXIT_DISK, FatalStop, StartRefused
+from sos.errors import EXIT_DAMAGE, EXIT_DISK, Corruption, FatalStop, StartRefused
 from sos.inherit import Inheritance, receive
 from sos.limits import DRAIN_S_MAX
 from sos.link import CoreLink, NodeState
@@ -48,7 +48,7 @@ from sos.service.holders import HolderNotices
 from sos.service.members import MemberAddresses
 from sos.service.objects import ObjectService
 from sos.service.resync import Puller, Resync
-from sos.service.snapshots import SnapshotFetcher, SnapshotServer
+from sos.service.snapshots import SnapshotFetcher, SnapshotServer, verify_in_child
 from sos.service.upkeep import Upkeep
 from sos.telemetry import Metrics, log
 from sos.tls import tls_context
@@ -171,7 +171,7 @@ async def _open(
     """Build what works on the catalog and on blobs, and serve the blob port."""
     config = inheritance.config
     data = Path(config.node.data)
-    reader = CatalogReader(data / "catalog")
+    reader = _open_reader(data / "catalog", link)
     stack.callback(reader.close)
     access = CatalogAccess(link, reader)
     overrides = {entry.name: str(entry.address) for entry in config.test.blob_dial}
@@ -190,7 +190,7 @@ async def _open(
     peer_server = PeerServer(
         files,
         identity,
-        is_named=lambda blob: access.peek(lambda view: view.blob(blob) is not None),
+        is_named=access.is_named,
         on_lost=notices.lost,
     )
     notices.serve(peer_server)
@@ -227,6 +227,15 @@ async def _open(
     )
 
 
+def _open_reader(directory: Path, link: CoreLink) -> CatalogReader:
+    """Damage that is met here ends the node as it does later: starting gateways over and over heals nothing."""
+    try:
+        return CatalogReader(directory)
+    except Corruption as error:
+        link.report_damage(str(error))
+        raise FatalStop(str(error), exit_code=EXIT_DAMAGE) from error
+
+
 async def _open_files(inheritance: Inheritance, directory: Path) -> BlobFiles:
     """The blob directory; gateway 0 makes what is missing of it at the first start."""
     if inheritance.gateway == 0:
@@ -261,7 +270,11 @@ def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
     )
     catalog = Path(gateway.config.node.data) / "catalog"
     fetcher = SnapshotFetcher(
-        catalog, members=gateway.members, peers=gateway.peers, ids=SystemIds()
+        catalog,
+        members=gateway.members,
+        peers=gateway.peers,
+        ids=SystemIds(),
+        verify=verify_in_child,
     )
     upkeep = Upkeep(
         access=gateway.access,
@@ -298,6 +311,7 @@ def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncEx
         gateway.files,
         gateway.peers,
         self_id=gateway.self_id,
+        is_named=gateway.access.is_named,
         on_late_holder=gateway.notices.late,
     )
     stack.push_async_callback(writer.close)

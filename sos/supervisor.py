@@ -179,13 +179,6 @@ class Node:
         return _Child(process)
 
     # --- life -------------------------------------------------------------------------------------
-    @property
-    def core_pid(self) -> int | None:
-        return None if self._core is None else self._core.process.pid
-
-    def gateway_pids(self) -> list[int]:
-        return [child.process.pid for child in self._gateways.values()]
-
     def kill(self) -> None:
         """End the node as a power cut would: SIGKILL to every process."""
         for child in [*self._gateways.values(), *([self._core] if self._core else [])]:

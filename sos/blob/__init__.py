@@ -13,7 +13,7 @@ The public parts (``sos.blob`` itself imports nothing):
         await .open(blob_id, *, size_bytes=None, crc64=None) -> BlobFile
                                                        raises FileNotFoundError (not here), Corruption (damaged)
             await BlobFile.read_block(index) -> memoryview;  BlobFile.read(start, stop) -> async iterator;  .close()
-        await .exists(blob_id) -> bool                 .verify(blob_id) -> StoredBlob (re-reads all of it)
+        await .exists(blob_id) -> bool
         await .quarantine(blob_id) -> bool             .drop(blob_id) -> bool  (False: pinned, try later)
         await .inventory(after, limit) -> list[BlobId] ids above ``after`` in byte order; ``after=None`` starts afresh
         await .pin(blob_ids) -> list[BlobId]           those present, kept from ``drop`` for 30 s; renew every 5 s
@@ -21,7 +21,6 @@ The public parts (``sos.blob`` itself imports nothing):
         .free_bytes() -> int;  .close()
     StoredBlob(blob_id, size_bytes, crc64)             crc64: 8 raw bytes, CRC64NVME of the whole blob
     errors: DiskFull (an OSError; ENOSPC, EDQUOT, reserve reached), FatalStop also goes to ``on_fatal`` (from any thread)
-``inventory.py`` compare(named, present) -> iterator of Missing | Orphaned, over two ascending id streams (pure)
 ``handshake.py`` PeerIdentity(cluster_id, node, cluster_key);  PeerAddress(node, address="HOST:PORT")
 ``peer.py``     PeerServer(files, identity, *, is_named: Callable[[BlobId], bool], on_lost, admit: Callable[[NodeId], str | None])
         await .start(sock) / await .close()            ``sock``: a listening socket that the supervisor hands down
@@ -33,7 +32,7 @@ The public parts (``sos.blob`` itself imports nothing):
         async with .call(peer, method, target, body=None, answer_s_max=...) as answer    generic, for registered routes
         .is_suspect(node), .is_down(node) -> bool;  await .close()
     errors (in ``peer_errors.py``): PeerUnreachable, PeerRefused, PeerFull (all Unavailable), NotHere, Damaged (Corruption)
-``replicas.py`` BlobWriter(files, peers, *, self_id, on_late_holder: Callable[[BlobId, NodeId], None], clock=...)
+``replicas.py`` BlobWriter(files, peers, *, self_id, is_named, on_late_holder: Callable[[BlobId, NodeId], None], clock=...)
         await .write(chunks, *, blob_id, members: Sequence[PeerAddress], quorum: int)
             -> WrittenBlob(blob_id, size_bytes, crc64, holders: tuple[NodeId, ...])
                raises NoMajority (certainly nothing counted; StorageFull when disks are full); a failing ``chunks`` re-raises

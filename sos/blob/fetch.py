@@ -15,6 +15,7 @@ from sos.blob.format import block_size
 from sos.blob.handshake import PeerAddress
 from sos.blob.peer_client import PeerClient
 from sos.blob.peer_errors import NotHere
+from sos.blob.pinning import Pinning
 from sos.blob.sink import StoredBlob
 from sos.catalog.model import BlobId, NodeId
 from sos.errors import Corruption, Unavailable
@@ -27,9 +28,10 @@ _Blocks = AsyncGenerator[memoryview, None]
 class BlobStream:
     """Verified bytes of one range, as ``async for``; use it as ``async with`` so that its source is released."""
 
-    def __init__(self, first: memoryview | None, rest: _Blocks) -> None:
+    def __init__(self, first: memoryview | None, rest: _Blocks, pinning: Pinning) -> None:
         self._first = first
         self._rest = rest
+        self._pinning = pinning
 
     def __aiter__(self) -> Self:
         return self
@@ -42,6 +44,7 @@ class BlobStream:
         return await anext(self._rest)
 
     async def aclose(self) -> None:
+        self._pinning.stop()
         await self._rest.aclose()
 
     async def __aenter__(self) -> Self:
@@ -93,7 +96,10 @@ class BlobReader:
         except BaseException:
             await bytes_of_range.aclose()
             raise
-        return BlobStream(first, bytes_of_range)
+        pinning = Pinning(
+            self._files, self._peers, self_id=self._self_id, blob_id=blob_id, holders=holders
+        )
+        return BlobStream(first, bytes_of_range, pinning)
 
     async def pull(
         self, *, blob_id: BlobId, size_bytes: int, crc64: bytes, holders: Sequence[PeerAddress]

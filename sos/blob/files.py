@@ -117,11 +117,8 @@ class BlobFiles:
         self._disk.fsync_directory(blob_directory(self._directory, blob_id))
         return True
 
-    async def verify(self, blob_id: BlobId) -> StoredBlob:
-        """Re-read the whole replica. Raises: FileNotFoundError, Corruption, Unavailable (no descriptors)."""
-        return await self._slow.submit(self._verify, blob_id)
-
     def _verify(self, blob_id: BlobId) -> StoredBlob:
+        """Re-read the whole replica. Raises: FileNotFoundError, Corruption, Unavailable (no descriptors)."""
         opened = self._open(blob_id)
         try:
             opened.verify_all()

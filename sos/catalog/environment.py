@@ -17,12 +17,32 @@ from typing import Final, Protocol, cast
 
 import lmdb
 
-from sos.errors import Corruption
+from sos.errors import Corruption, SosError, Unavailable
 
 Environment = lmdb.Environment
 LmdbError = lmdb.Error
 MapFullError = lmdb.MapFullError
 MapResizedError = lmdb.MapResizedError
+
+
+_PASSING: Final = (lmdb.ReadersFullError, lmdb.TlsFullError, lmdb.MemoryError)
+_DAMAGE: Final = (
+    *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError),
+    *(lmdb.VersionMismatchError, lmdb.BadRslotError, lmdb.BadTxnError, lmdb.DiskError),
+    *(lmdb.CursorFullError, lmdb.PageFullError),  # LMDB's own invariants
+)
+
+
+def meaning_of(error: LmdbError) -> SosError | None:
+    """What LMDB told a reader, in our terms; None for what only a bug of ours brings about.
+
+    The latter stays what it is: were a key that is too long taken for damage, a client could stop the node.
+    """
+    if isinstance(error, _DAMAGE):
+        return Corruption(f"catalog: {error}")
+    if isinstance(error, _PASSING):
+        return Unavailable(f"catalog: {error}")
+    return None
 
 
 class Cursor(Protocol):

@@ -34,6 +34,9 @@ ID_BYTES: Final = 16  # of blobs and requests
 _TEXT_MAX: Final = 64 * 1024
 _BUCKET_CHARACTERS_MAX: Final = 100
 _NUMBER_MAX: Final = (1 << 63) - 1
+# More than S3 will ever take in one object. Counters have 64 bits, and apply must not fail: three blobs that claim
+# 2 ** 63 bytes overflowed them on every node.
+_BLOB_BYTES_MAX: Final = 1 << 46
 
 _NODE: Final = re.compile(r"[a-z0-9-]{1,32}@[0-9a-f]{16}")
 _ACCESS_KEY: Final = re.compile(r"[!-~]{1,128}")
@@ -69,6 +72,13 @@ def number(value: object) -> int:
     if type(value) is not int or not 0 <= value <= _NUMBER_MAX:
         raise refuse("number")
     return value
+
+
+def _blob_size(value: object) -> int:
+    size_bytes = number(value)
+    if size_bytes > _BLOB_BYTES_MAX:
+        raise refuse("size of a blob")
+    return size_bytes
 
 
 def exact_bytes(value: object, count: int) -> bytes:
@@ -265,7 +275,7 @@ def body_from(value: object) -> Body | None:
     blob, size_bytes, crc64, holders = fields
     return BlobBody(
         blob=blob_id(blob),
-        size_bytes=number(size_bytes),
+        size_bytes=_blob_size(size_bytes),
         crc64=exact_bytes(crc64, 8),
         holders=tuple(node_id(holder) for holder in items(holders)),
     )

@@ -1,4 +1,5 @@
 """Opens a catalog for the first time after a start: ``python -m sos.catalog.probe DIR``, in a child process.
+With ``--copy FILE``: reads a copy that came from another node, every record of it.
 
 LMDB has no checksums of its own: on damaged pages it may abort or die of SIGBUS. A child that ends by a signal,
 or with ``EXIT_DAMAGE``, means that the catalog is damaged; one line on standard error says what was found. It
@@ -8,6 +9,7 @@ does not read everything (``View.scan_digest`` does).
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from sos.catalog.environment import (
     open_writer,
     read_pointer,
 )
-from sos.catalog.store import check_format
+from sos.catalog.store import check_format, verify_snapshot
 from sos.catalog.views import View
 from sos.errors import EXIT_DAMAGE, Corruption
 
@@ -49,11 +51,16 @@ def probe(directory: str | Path) -> None:
 
 def main() -> int:
     """The exit code of the child."""
-    if len(sys.argv) != 2:
-        sys.stderr.write("usage: python -m sos.catalog.probe DIR\n")
-        return EXIT_DAMAGE
     try:
-        probe(sys.argv[1])
+        match sys.argv[1:]:
+            case ["--copy", file]:
+                os.nice(10)  # minutes for a large one; requests go first
+                verify_snapshot(file)
+            case [directory]:
+                probe(directory)
+            case _:
+                sys.stderr.write("usage: python -m sos.catalog.probe DIR | --copy FILE\n")
+                return EXIT_DAMAGE
     except (Corruption, FileNotFoundError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_DAMAGE

@@ -9,9 +9,11 @@ from sos.catalog.environment import (
     Environment,
     LmdbError,
     MapResizedError,
+    Transaction,
     begin,
     copy_environment,
     generation_directory,
+    meaning_of,
     open_reader,
     read_pointer,
 )
@@ -44,7 +46,7 @@ class CatalogReader:
     def view(self, index: int = 0, generation: int = 0) -> View:
         """A view with applied index at least ``index``, or of a newer generation than ``generation``.
 
-        Raises: ViewBehind; Corruption.
+        Raises: ViewBehind; Corruption; Unavailable: no slot for another reader.
         """
         view = self._begin()
         if self._generation >= generation and view.applied_index >= index:
@@ -83,15 +85,19 @@ class CatalogReader:
         self._environment.close()
 
     def _begin(self) -> View:
+        transaction: Transaction | None = None
         try:
-            transaction = begin(self._environment)
-        except MapResizedError:
-            self._environment.set_mapsize(0)  # adopt what the writer made of it
-            transaction = begin(self._environment)
-        try:
+            try:
+                transaction = begin(self._environment)
+            except MapResizedError:
+                self._environment.set_mapsize(0)  # adopt what the writer made of it
+                transaction = begin(self._environment)
             return View(transaction, self._generation)
-        except BaseException:
-            transaction.abort()
+        except BaseException as error:
+            if transaction is not None:
+                transaction.abort()
+            if isinstance(error, LmdbError) and (meaning := meaning_of(error)) is not None:
+                raise meaning from error
             raise
 
     def _open_current(self) -> tuple[int, Environment]:
@@ -101,7 +107,11 @@ class CatalogReader:
             try:
                 path = generation_directory(self._directory, generation)
                 return generation, open_reader(path)
-            except LmdbError:
-                if read_pointer(self._directory) == generation:
+            except LmdbError as error:
+                if read_pointer(self._directory) != generation:
+                    continue
+                meaning = meaning_of(error)
+                if meaning is None:
                     raise
+                raise meaning from error
         raise ViewBehind("the catalog is being replaced over and over")

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from sos.catalog import keys, records
 from sos.catalog.codec import decode_formation, decode_members
-from sos.catalog.environment import Transaction
+from sos.catalog.environment import LmdbError, Transaction, meaning_of
 from sos.catalog.model import (
     AccessKeyId,
     AccessKeyRecord,
@@ -146,7 +146,10 @@ class View(RowReader):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """End the transaction. Raises: Corruption, Unavailable, in place of what LMDB raised inside."""
         self.close()
+        if isinstance(error, LmdbError) and (meaning := meaning_of(error)) is not None:
+            raise meaning from error
 
     def close(self) -> None:
         """End the transaction; again is no error."""

@@ -24,6 +24,7 @@ from sos.errors import EXIT_BUG, EXIT_DAMAGE, Corruption, FatalStop, StartRefuse
 from sos.inherit import Inheritance
 from sos.link.protocol import Answer
 from sos.link.server import Connection, LinkServer
+from sos.raft.boots import PeerBoots
 from sos.raft.formation import form
 from sos.raft.founding import Founder
 from sos.raft.handshake import LocalIdentity
@@ -103,6 +104,7 @@ class CoreProcess:
             listener=self._inheritance.sockets["node"],
             clock=self._clock,
             ids=self._ids,
+            boots=PeerBoots.load(self._disk, self._config.node.data),
         )
         await self._transport.start()
 

@@ -26,6 +26,7 @@ from sos.disk import Disk, Lock
 from sos.errors import EXIT_DAMAGE, EXIT_DISK, REJOIN_ADVICE, Corruption, StartRefused
 from sos.lifeline import die_with_parent
 from sos.link.path import SOCKET_NAME
+from sos.raft.boots import BOOTS_NAME
 from sos.raft.identity import (
     IDENTITY_NAME,
     LOCK_NAME,
@@ -86,7 +87,7 @@ def remove_unpromised(opened: OpenDirectory, path: str) -> None:
         return
     for part in PARTS:
         shutil.rmtree(opened.directory.part(part), ignore_errors=True)
-    for name in (IDENTITY_NAME, SOCKET_NAME, LOCK_NAME):
+    for name in (BOOTS_NAME, IDENTITY_NAME, SOCKET_NAME, LOCK_NAME):
         if os.path.lexists(os.path.join(path, name)):
             os.unlink(os.path.join(path, name))
 

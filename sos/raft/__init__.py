@@ -18,7 +18,7 @@ The facade (``sos.raft.node``; types in ``sos.raft.api``)::
       .on_connected(peer) .on_disconnected(peer) .on_frame(peer, frame)   from the links, in the tick thread;
                                       on_frame raises MessageRefused: close that connection
       .send_app(peer, payload) -> bool ; .on_app: Callable[[NodeId, bytes], None]   channel for the core
-      .is_leader .leader .term .commit_index .applied_index .members .self_is_voter .peers()
+      .is_leader .leader .term .commit_index .applied_index .members .peers()
       .transfer_leadership() -> bool  starts a hand-over; is_leader turns False when it succeeded
       .set_learners(nodes)            fed while this node leads, never counted
       .compact(durable_index)         the machine holds this durably: the journal may drop older segments

@@ -57,23 +57,24 @@ class PeerBoots:
         """Remember ``boot`` if it is the highest of ``peer``; durable when this returns. Raises: FatalStop."""
         if boot <= self._boots.get(peer, 0):
             return
-        self._boots[peer] = boot
+        boots = {**self._boots, peer: boot}
         try:
-            self._write()
+            self._write(boots)
         except DiskFull as error:
             # known while this process lives; to shut out peers is worse
             log.warning("transport.boots.unsaved", peer=peer, boot=boot, why=str(error))
         except OSError as error:
             raise FatalStop(f"{self._directory}: {error}", exit_code=EXIT_DISK) from error
+        self._boots = boots
 
-    def _write(self) -> None:
+    def _write(self, boots: Mapping[NodeId, int]) -> None:
         path = os.path.join(self._directory, BOOTS_NAME)
         temporary = path + _TEMPORARY_SUFFIX
         if self._disk.exists(temporary):
             self._disk.unlink(temporary)
         file = self._disk.create(temporary)
         try:
-            file.pwrite(encode_boots(self._boots), 0)
+            file.pwrite(encode_boots(boots), 0)
             file.fsync()
         finally:
             file.close()

@@ -184,12 +184,6 @@ class Connection(asyncio.BufferedProtocol):
             self._loop.call_soon(self._flush_turn)
         return True
 
-    @property
-    def queued_bytes(self) -> int:
-        """What was accepted and is not yet in the kernel."""
-        waiting = self._transport.get_write_buffer_size() if self._transport else 0
-        return self._out_bytes + waiting
-
     def refuse(self, refusal: Refusal) -> None:
         """Tell the peer why, and close."""
         if self._transport is not None and self.stage is not Stage.CLOSED:

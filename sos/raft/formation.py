@@ -218,6 +218,11 @@ class Formation:
             return
         if not agrees(self._founder, record):
             return
+        if record.region != self._founder.region:
+            raise StartRefused(
+                f"--region {self._founder.region}: {name_of(peer)}, which makes the cluster, has region "
+                f"{record.region}: start every node with the same --region"
+            )
         self._prepare(message.round_number, record)
         self._advance()
 

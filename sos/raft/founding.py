@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from sos.catalog.model import AccessKeyId, FormationRecord, Member, NodeId
 from sos.clock import IdSource
-from sos.config import Seed
 from sos.errors import StartRefused
 from sos.raft.formation_messages import Report
 from sos.raft.formation_rules import Phase
+from sos.settings import Seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Who a data directory is: name, incarnation, cluster, boot number, and whether it is a copy.
 
 Raft counts by ``name@incarnation``, so an incarnation that comes back without what it promised could elect
-two leaders. Hence the order in ``begin_again``: first a new incarnation is durable, then anything old is
+two leaders. Hence the order in ``create``: first a new incarnation is durable, then anything old is
 deleted; and ``journal/``, ``catalog/`` and ``blobs/`` each carry the incarnation they belong to
 (protocols.md 1).
 """
@@ -160,10 +160,6 @@ class DataDirectory:
         """The parts that are missing or of another incarnation. Any: this incarnation must never vote again."""
         expected = self._mark()
         return tuple(name for name in PARTS if self._read_mark(name) != expected)
-
-    def begin_again(self, *, ids: IdSource) -> DataDirectory:
-        """Become a new, empty incarnation of the same name: the way of a wiped or damaged member."""
-        return DataDirectory.create(self._disk, self._path, name=self._identity.name, ids=ids)
 
     def raise_boot(self) -> None:
         """Count this start; before the first connection, for peers remember the highest they saw."""

@@ -115,11 +115,6 @@ class ListHistory:
         """The index of the entry that put the list in force, or the state machine's applied index."""
         return self._appended[-1][0] if self._appended else self.base_index
 
-    def before(self, index: int) -> MemberList:
-        """The list in force just below ``index``."""
-        older = [members for at, members in self._appended if at < index]
-        return older[-1] if older else self.base
-
     def append(self, index: int, members: MemberList) -> None:
         assert index > self.in_force_index
         self._appended.append((index, members))

@@ -173,10 +173,6 @@ class RaftNode:
         return self._membership.in_force
 
     @property
-    def self_is_voter(self) -> bool:
-        return self._membership.self_votes
-
-    @property
     def unacked_bytes_peak(self) -> int:
         """The most that was ever on the way to one peer without acknowledgement."""
         return self._feed.unacked_bytes_peak

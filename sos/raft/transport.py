@@ -1,7 +1,8 @@
 """Authenticated connections between cores; ``NodeTransport`` is the engine's ``Links``.
 
     transport = NodeTransport(identity=LocalIdentity(node=..., boot=..., cluster_id=None | 16 bytes, epoch=0),
-                              key=..., listener=<bound, listening socket>, clock=..., ids=...)
+                              key=..., listener=<bound, listening socket>, clock=..., ids=...,
+                              boots=PeerBoots.load(disk, DATA))
     transport.set_raft_handler(handler)   .on_connected(peer) .on_disconnected(peer) .on_frame(peer, frame)
     transport.set_formation_handler(h)    .on_connected(claim) .on_disconnected(peer) .on_message(peer, payload)
     await transport.start()  ...  await transport.close()
@@ -33,6 +34,7 @@ from typing import Final
 from sos.clock import Clock, IdSource
 from sos.limits import CLOCK_SKEW_S_MAX, PEER_PING_S
 from sos.raft.api import NodeId
+from sos.raft.boots import PeerBoots
 from sos.raft.connection import Connection, Ended, Stage
 from sos.raft.dialing import Dialer
 from sos.raft.frames import CHANNEL_FORMATION, CHANNEL_PING, CHANNEL_RAFT
@@ -76,6 +78,7 @@ class NodeTransport:
         listener: socket.socket,
         clock: Clock,
         ids: IdSource,
+        boots: PeerBoots,
         settings: TransportSettings | None = None,
     ) -> None:
         self.identity = identity
@@ -94,7 +97,7 @@ class NodeTransport:
         self._answered: dict[str, Connection] = {}  # accepted, our claim is sent
         self._claimed: dict[str, Connection] = {}  # dialed, our claim is sent
         self._numbers: dict[str, int] = {}  # highest connection number per name
-        self._boots: dict[NodeId, int] = {}
+        self._boots = boots
         self._members: frozenset[NodeId] = frozenset()
         self._removed: frozenset[NodeId] = frozenset()
         self._dialers: dict[str, Dialer] = {}
@@ -204,11 +207,6 @@ class NodeTransport:
         """What every connected peer, of whatever kind, said of itself."""
         return tuple(link.peer for link in self._links.values() if link.peer is not None)
 
-    def queued_bytes(self, peer: NodeId) -> int:
-        """Accepted for ``peer`` and not yet with the kernel."""
-        connection = self._links.get(peer)
-        return connection.queued_bytes if connection is not None else 0
-
     def status(self) -> tuple[LinkStatus, ...]:
         """Every name that is dialed."""
         return tuple(self._status_of(name, dialer) for name, dialer in self._dialers.items())
@@ -277,6 +275,8 @@ class NodeTransport:
             if self.identity.name > claim.name:
                 return Refusal(code=RefusalCode.CROSSING_CONNECTION)
             own_dial.close(Ended("the other side dialed at the same time"))
+        if refusal is None:
+            self._boots.saw(claim.node, claim.boot)  # durable before this side agrees
         return refusal
 
     def opened(self, connection: Connection) -> None:
@@ -288,7 +288,6 @@ class NodeTransport:
                 link.close(Ended("replaced by a newer connection"))
         self._links[claim.node] = connection
         self._numbers[claim.name] = max(self._numbers.get(claim.name, 0), connection.number)
-        self._boots[claim.node] = claim.boot
         self._troubles.pop(claim.name, None)
         skew = connection.skew_ms = skew_ms(claim, self._clock.wall_ms())
         connection.clock_base_ms = self._clock_base_ms()
@@ -366,7 +365,7 @@ class NodeTransport:
             if link.peer is not None
         ]
         return Acquaintances(
-            members=self._members, removed=self._removed, boots=self._boots, live=live
+            members=self._members, removed=self._removed, boots=self._boots.highest, live=live
         )
 
     def _link_to(self, name: str) -> Connection | None:

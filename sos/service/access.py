@@ -17,7 +17,7 @@ from sos.service.lookups import Lookups
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sos.catalog.model import Command, Result
+    from sos.catalog.model import BlobId, Command, Result
     from sos.link import Barrier, NodeState
 
 T = TypeVar("T")
@@ -102,6 +102,13 @@ class CatalogAccess:
             raise Unavailable("the catalog is being replaced") from error
         except Corruption as error:
             raise self._damaged(error) from error
+
+    def is_named(self, blob: BlobId) -> bool:
+        """Whether the view as it is now names ``blob``; then no copy here may be dropped (protocols.md 4.5).
+
+        Raises: Unavailable.
+        """
+        return self.peek(lambda view: view.blob(blob) is not None)
 
     def _damaged(self, error: Corruption) -> Unavailable:
         self.link.report_damage(str(error))

@@ -398,10 +398,12 @@ class Resync:
             else:
                 page = await self._peers.inventory(member, after, _PAGE)
             for blob in page:
+                if after is not None and blob <= after:  # a merge with it could go on for ever
+                    raise Unavailable(f"the inventory of {member.node} does not ascend")
+                after = blob
                 yield blob
             if len(page) < _PAGE:
                 return
-            after = page[-1]
 
 
 async def _batches(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +19,7 @@ from sos.blob.wire import Status
 from sos.catalog.environment import LmdbError
 from sos.catalog.model import NodeId
 from sos.checksum import crc64nvme
+from sos.child import child_command
 from sos.errors import Unavailable
 from sos.failpoints import hit
 from sos.limits import BLOB_RESERVE_BYTES, BLOCK_BYTES, SNAPSHOT_COPIES_MAX, SNAPSHOT_KEPT_S
@@ -38,6 +40,7 @@ FETCHED: Final = "incoming"
 _TOKEN_HEX: Final = 32
 _PART: Final = ".part"
 _COPY_S_MAX: Final = 600.0  # a copy of 100 GiB at 200 MiB/s
+_VERIFY_S_MAX: Final = 3600.0
 _ATTEMPTS_MAX: Final = 8
 _PAUSE_S: Final = 0.5
 
@@ -147,15 +150,23 @@ class SnapshotFetcher:
     """Jobs of a lagging core: bring a copy of a peer's catalog to this disk."""
 
     def __init__(
-        self, directory: Path, *, members: MemberAddresses, peers: PeerClient, ids: IdSource
+        self,
+        directory: Path,
+        *,
+        members: MemberAddresses,
+        peers: PeerClient,
+        ids: IdSource,
+        verify: Callable[[Path], Awaitable[None]],
     ) -> None:
+        """``verify``: reads the whole copy, as ``verify_in_child`` does. Raises: Unavailable."""
+        self._verify = verify
         self._directory = directory / FETCHED
         self._members = members
         self._peers = peers
         self._ids = ids
 
     async def fetch(self, node: NodeId) -> dict[str, Any]:
-        """``{"path": file}``: a whole, durable copy; the core removes or installs it. Raises: Unavailable."""
+        """``{"path": file}``: a whole, durable, verified copy; the core removes or installs it. Raises: Unavailable."""
         found = self._members.of(frozenset((node,)))
         if not found:
             raise Unavailable(f"{node} is no member")
@@ -166,6 +177,7 @@ class SnapshotFetcher:
         try:
             await self._copy(found[0], token, descriptor)
             await asyncio.to_thread(os.fsync, descriptor)
+            await self._verify(path)
         except BaseException:
             _unlink(path)
             raise
@@ -199,6 +211,33 @@ class SnapshotFetcher:
                 return
             await asyncio.sleep(_PAUSE_S)
         raise Unavailable(f"a copy of {offset} of {size_bytes} bytes")
+
+
+async def verify_in_child(path: Path) -> None:
+    """Check every record of a copy, and that none is missing: what the peer read from its disk may be damaged.
+
+    In a process of its own: a scan of millions of records would hold this one's interpreter, and on damaged pages
+    LMDB may die of a signal. Raises: Unavailable.
+    """
+    command = child_command("sos.catalog.probe", "--copy", str(path))
+    child = await asyncio.create_subprocess_exec(
+        *command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(_VERIFY_S_MAX):
+            _, told = await child.communicate()
+    except TimeoutError as error:
+        raise Unavailable("the copy was not read in time") from error
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode != 0:
+        reason = (
+            told.decode(errors="replace").strip() or f"reading it ended with {child.returncode}"
+        )
+        log.error("snapshot.copy.damaged", why=reason)
+        raise Unavailable(f"the copy is damaged: {reason}")
 
 
 def _write(descriptor: int, piece: memoryview, offset: int) -> None:

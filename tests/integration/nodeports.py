@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sos.clock import Clock, SystemClock, SystemIds
+from sos.raft.boots import PeerBoots
 from sos.raft.handshake import LocalIdentity
 from sos.raft.links import TransportSettings
 from sos.raft.transport import NodeTransport
+from tests.faults.simdisk import SimDisk
 
 KEY = b"the cluster key of these tests"
 CLUSTER = b"c" * 16
@@ -107,6 +109,7 @@ def make_node(
     clock: Clock | None = None,
     listener: socket.socket | None = None,
     settings: TransportSettings | None = None,
+    boots: PeerBoots | None = None,
 ) -> Node:
     listener = listener or listening_socket()
     handler = Recorder()
@@ -118,6 +121,7 @@ def make_node(
         listener=listener,
         clock=clock or SystemClock(),
         ids=SystemIds(),
+        boots=boots or PeerBoots.load(SimDisk(), "/"),
         settings=settings or TransportSettings(),
     )
     transport.set_raft_handler(handler)

@@ -276,7 +276,7 @@ class _Parts:
                 self._files,
                 self._peers,
                 self_id=NODE,
-                is_named=lambda blob: access.peek(lambda view: view.blob(blob) is not None),
+                is_named=access.is_named,
                 on_late_holder=lambda blob, node: None,
             ),
             reader=BlobReader(self._files, self._peers, self_id=NODE, on_lost=lost.append),

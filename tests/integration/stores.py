@@ -195,24 +195,31 @@ def named_blobs(node: TestNode) -> list[BlobRecord]:
 
 
 def blob_of(node: TestNode, key: str) -> BlobId:
-    """The blob that a key names."""
-    with catalog_view(node) as view:
-        bucket = view.bucket(BUCKET)
-        assert bucket is not None
-        record = view.object(bucket.bucket_id, key)
-        assert record is not None
-        assert record.blob is not None
-        return record.blob
+    """The blob that a key names, once this node applied that."""
+
+    def look() -> BlobId | None:
+        with catalog_view(node) as view:
+            bucket = view.bucket(BUCKET)
+            record = None if bucket is None else view.object(bucket.bucket_id, key)
+            return None if record is None else record.blob
+
+    return until(look, f"{node.name} knows {key}", 10.0)
 
 
 def check_disk(node: TestNode) -> int:
-    """P12, P14: the node holds every named blob, soundly, and is a listed holder; how many."""
+    """P12, P14: the node holds every named blob, soundly, and is a listed holder; how many.
+
+    The leader's word that a node is in sync is up to a second ahead of what the node itself has applied.
+    """
     node_id = _node_id(node)
+
+    def holds_all() -> bool:
+        present = blobs_on_disk(node)
+        return all(r.blob in present and node_id in r.holders for r in named_blobs(node))
+
+    until(holds_all, f"{node.name} holds every blob and is counted for it", 10.0)
     records = named_blobs(node)
-    present = blobs_on_disk(node)
     for record in records:
-        assert record.blob in present, f"{node.name} lacks {record.blob.hex()}"
-        assert node_id in record.holders, f"{node.name} is not counted for {record.blob.hex()}"
         check_sound(node, record.blob)
     return len(records)
 

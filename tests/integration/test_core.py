@@ -148,11 +148,20 @@ def test_a_killed_leader_leaves_one_result_per_request(tmp_path: Path) -> None:
         absent = WriteCondition(if_none_match_any=True)
         through = links[others[0]]
         await _put(through, "before")
-        calls = [asyncio.create_task(_caught(_put(through, f"k{n}", absent))) for n in range(200)]
-        await asyncio.sleep(0.005)  # on their way: to the core, the leader, the log
+        results: list[object] = []
+        some = asyncio.Event()
+
+        async def write(worker: int) -> None:
+            for number in range(10):
+                results.append(await _caught(_put(through, f"k{worker}-{number}", absent)))
+                if len(results) >= 100:
+                    some.set()
+
+        writers = [asyncio.create_task(write(worker)) for worker in range(50)]
+        await some.wait()  # each writer has one under way: to the core, the leader, the log
         cores.nodes[leader].kill()
         killed = time.monotonic()
-        results = await asyncio.gather(*calls)
+        await asyncio.gather(*writers)
         # Each key was written by one request only: a resend that applied twice would answer 412.
         assert all(isinstance(result, Stored | OutcomeUnknown) for result in results), results
         assert sum(isinstance(result, Stored) for result in results) > 0

@@ -17,6 +17,7 @@ from sos.config import Seed, parse_address
 from sos.disk import SystemDisk
 from sos.errors import FatalStop, StartRefused
 from sos.raft import formation
+from sos.raft.boots import PeerBoots
 from sos.raft.formation import form
 from sos.raft.founding import Founder
 from sos.raft.handshake import LocalIdentity
@@ -74,6 +75,7 @@ class Member:
             listener=self.listener,
             clock=self.clock,
             ids=ids,
+            boots=PeerBoots.load(disk, str(self.path)),
         )
         self.handler = Recorder()
         self.transport.set_raft_handler(self.handler)

@@ -36,6 +36,18 @@ class History:
     last_ack: float = 0.0
     wrote: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def another(self) -> None:
+        """Until the next acknowledgement."""
+        self.wrote.clear()
+        await self.wrote.wait()
+
+    async def more(self, count: int) -> None:
+        """Until ``count`` more writes are acknowledged."""
+        wanted = len(self.acknowledged) + count
+        async with asyncio.timeout(30):
+            while len(self.acknowledged) < wanted:
+                await self.another()
+
 
 async def _write(links: list[CoreLink], number: int, history: History, stop: asyncio.Event) -> None:
     count = 0
@@ -72,8 +84,7 @@ async def _kill(
             while (
                 history.last_ack <= killed_at + 0.05
             ):  # answers that were on their way do not count
-                history.wrote.clear()
-                await history.wrote.wait()
+                await history.another()
         history.gaps_s.append(history.last_ack - killed_at)
     for victim in victims:
         victim.start()
@@ -158,7 +169,7 @@ async def _run(directory: Path) -> History:
             end = time.monotonic() + SECONDS
             turn = 0
             while time.monotonic() < end or turn < 3:
-                await asyncio.sleep(rng.uniform(0.5, 1.5))
+                await history.more(rng.randrange(50, 500))  # a kill meets another state each time
                 cores.assert_alive()
                 await _kill(cores, _leader(cores, links), turn, history, rng)
                 await _settled(links)

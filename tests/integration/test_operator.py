@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.cluster import REPOSITORY, free_ports
+from tests.integration.cluster import REPOSITORY, Cluster, free_ports
 
 
 def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,3 +50,22 @@ def test_a_demo_over_a_file_or_without_its_memory_is_one_line(tmp_path: Path) ->
     assert f"{tmp_path / 'demo.json'} cannot be read" in torn.stderr
     for done in (over_a_file, torn):
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_node_of_another_region_does_not_take_part(tmp_path: Path) -> None:
+    """Its gateway would refuse every signature that the others take: refused before anything forms."""
+    with Cluster(tmp_path) as cluster:
+        odd = cluster.nodes[1]
+        odd.flags = ["--region", "eu-west-1"]
+        for node in cluster.nodes:
+            cluster.start_node(node)
+        assert odd.process is not None
+        assert odd.process.wait(timeout=60) == 2
+        assert odd.log_tail(1) == (
+            "sos: --region eu-west-1: n1, which makes the cluster, has region us-east-1: "
+            "start every node with the same --region"
+        )
+        assert not odd.data.exists()
+        odd.process, odd.flags = None, []
+        cluster.start_node(odd)
+        cluster.wait_ready()

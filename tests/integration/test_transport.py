@@ -14,9 +14,11 @@ import uvloop
 
 from sos.clock import ManualClock
 from sos.errors import FatalStop
+from sos.raft.boots import PeerBoots
 from sos.raft.handshake import RefusalCode
 from sos.raft.links import TransportSettings
 from sos.raft.messages import MessageRefused
+from tests.faults.simdisk import SimDisk
 from tests.integration.nodeports import (
     KEY,
     Node,
@@ -170,6 +172,63 @@ def test_a_restarted_peer_replaces_its_old_connection(run: Run) -> None:
     run(scenario())
 
 
+def test_a_peer_put_back_to_an_older_state_is_refused_also_after_a_restart(run: Run) -> None:
+    """protocols.md 1.3: the highest boot number of a peer is durable before its connection is accepted."""
+
+    async def scenario() -> None:
+        disk = SimDisk()
+        one = make_node("n1", boots=PeerBoots.load(disk, "/"))
+        two = make_node("n2", boot=5)
+        await start_all(one, two)
+        await connected(one, two)
+        await close_all(one, two)
+
+        disk.power_loss(Random(1))
+        one = make_node("n1", boot=2, boots=PeerBoots.load(disk, "/"))
+        two = make_node("n2", boot=4)
+        await start_all(one, two)
+        await until(
+            lambda: _refused(one, RefusalCode.OLD_BOOT) and _refused(two, RefusalCode.OLD_BOOT),
+            "both are told",
+        )
+        assert not one.transport.connected()
+        (status,) = one.transport.status()
+        assert status.trouble is not None
+        assert "put back to an older state" in status.trouble
+        await two.close()
+
+        again = make_node("n2", boot=6)
+        again.transport.set_peers({"n1": one.address})
+        await again.transport.start()
+        await connected(one, again)
+        await close_all(one, again)
+
+    run(scenario())
+
+
+def test_a_boot_number_that_cannot_be_written_stops_the_process(run: Run) -> None:
+    """P19: an I/O error under DATA is heard; nothing is agreed on."""
+
+    async def scenario() -> None:
+        heard: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: heard.append(context.get("exception")))
+        disk = SimDisk()
+        for attempt in range(1, 20):
+            disk.fail("fsync", attempt, "eio")
+        one = make_node("n1", boots=PeerBoots.load(disk, "/"))
+        two = make_node("n2")
+        two.transport.set_peers({"n1": one.address})
+        await one.transport.start()
+        await two.transport.start()
+        await until(lambda: bool(heard), "heard")
+        assert isinstance(heard[0], FatalStop)
+        assert not two.transport.connected()
+        await close_all(one, two)
+
+    run(scenario())
+
+
 def _refused(node: Node, code: RefusalCode) -> bool:
     return any(link.refusal is code for link in node.transport.status())
 
@@ -290,7 +349,9 @@ def test_a_peer_that_does_not_read_bounds_what_waits_for_it(run: Run) -> None:
         for _ in range(100):
             accepted += one.transport.send(two.id, frame)
             await asyncio.sleep(0)
-        assert one.transport.queued_bytes(two.id) <= 4 << 20
+        sender = one.transport._links[two.id]
+        assert sender._transport is not None
+        assert sender._out_bytes + sender._transport.get_write_buffer_size() <= 4 << 20
         assert accepted < 100
         link._transport.resume_reading()
         await until(lambda: len(two.handler.frames) == accepted, "what was accepted arrives")

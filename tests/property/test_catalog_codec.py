@@ -109,7 +109,7 @@ puts = st.builds(
         blob_body,
         st.integers(1, 99),
         st.lists(st.sampled_from(NODES)).map(tuple),
-        size=st.integers(0, 1 << 62),
+        size=st.integers(0, 1 << 46),
     ),
     etag=st.one_of(st.just((b"m" * 16).hex()), st.text(min_size=1, max_size=9)),
     md5=st.just(b"m" * 16),

@@ -55,6 +55,7 @@ class BedSettings:
             proposals_max=64,
             commit_s_max=4.0,
             barrier_s_max=1.5,
+            apply_gather_s=0.04,
         )
     )
 
@@ -264,6 +265,11 @@ class Host:
                 self.world.note(f"{self.name} leads {raft.term}")
                 self.world.count("leader_change")
         self._was_leader = raft.is_leader
+        log = self.journal
+        if log is not None and log.term_at(log.last_index) > log.getCurrentTerm():
+            self.bed.checker.fail(
+                "P1", f"{self.name} would not start: its log is newer than its vote"
+            )
         self._applies += 1
         if self._applies % self.bed.sync_every == 0:
             self.machine.sync()

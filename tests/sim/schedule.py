@@ -158,10 +158,11 @@ class Chaos:
         draw = self.world.process
         if not self.is_on or draw.random() >= self.slow_copies:
             return draw.uniform(0.0, 0.05)
-        if draw.random() < 0.5:
-            self._sees_only(host.name, source.name)
-            self.world.at(draw.uniform(0.0, 2.0), self._transfer)
-        return draw.uniform(0.0, 8.0)
+        if draw.random() < 0.3:
+            return draw.uniform(0.0, 8.0)
+        self._sees_only(host.name, source.name)
+        self.world.at(draw.uniform(0.0, 0.3), self._transfer)
+        return draw.uniform(0.3, 2.0)
 
     def _stall(self) -> None:
         """A link holds everything back for less than makes it dead."""

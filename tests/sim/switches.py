@@ -169,6 +169,17 @@ def _install_over_log(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(node_module, "decide_install", decide)
 
 
+def _install_before_term(patch: pytest.MonkeyPatch) -> None:
+    """A copy of a newer term replaces the log, and the vote file stays as it is."""
+    plain = RaftNode._adopt
+
+    def adopt(self: Any, peer: str, term: int) -> None:
+        if peer != self.self_id:
+            plain(self, peer, term)
+
+    patch.setattr(RaftNode, "_adopt", adopt)
+
+
 def _lost_leadership_is_definite(patch: pytest.MonkeyPatch) -> None:
     """LEADER_CHANGED taken for a failure: 6.7 % of those had been applied (D9)."""
     plain = Proposals.refuse_queued
@@ -233,6 +244,7 @@ SWITCHES: Final[dict[str, Switch]] = {
     "no_pre_vote": Switch(point=7, promise="P17", turn_off=_no_pre_vote),
     "apply_again": Switch(point=8, promise="P22", turn_off=_apply_again),
     "install_over_log": Switch(point=9, promise="P1", turn_off=_install_over_log),
+    "install_before_term": Switch(point=9, promise="P1", turn_off=_install_before_term),
     "lost_leadership_is_definite": Switch(
         point=10, promise="P3", turn_off=_lost_leadership_is_definite
     ),

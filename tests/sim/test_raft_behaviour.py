@@ -288,7 +288,7 @@ def test_a_wiped_member_is_admitted_by_two_entries() -> None:
         (outcome,) = _propose(bed, leader, encode_members(members))
         assert isinstance(outcome, Applied)
         assert outcome.result == members
-    assert _raft(new).self_is_voter
+    assert new.name in _raft(new).members.nodes
     other.paused = True
     acked = bed.checker.acked_max
     bed.write(leader)
@@ -312,7 +312,7 @@ def test_a_removed_member_learns_it_and_disturbs_nobody() -> None:
 
     assert gone.journal is not None
     assert gone.journal.last_index == outcome.index
-    assert not _raft(gone).self_is_voter
+    assert gone.name not in _raft(gone).members.nodes
     assert (_raft(leader).is_leader, _raft(leader).term) == (True, term)
 
 
@@ -329,7 +329,7 @@ def test_a_cut_off_list_is_taken_back() -> None:
     bed.settle()
 
     assert _raft(leader).members == bed.members
-    assert _raft(leader).self_is_voter
+    assert leader.name in _raft(leader).members.nodes
 
 
 def test_the_list_in_force_survives_a_restart() -> None:
@@ -463,6 +463,7 @@ def test_a_lost_journal_is_no_cut_install() -> None:
     bed.world.run_for(1.0)
     point = _raft(leader).snapshot_point()
     assert point is not None
+    installed = (point.index, point.term)
     fresh = SimDisk()
     fresh.mkdir(JOURNAL)
     fresh.fsync_directory("/")
@@ -470,7 +471,7 @@ def test_a_lost_journal_is_no_cut_install() -> None:
 
     class Machine:
         def applied(self) -> tuple[int, int]:
-            return point.index, point.term
+            return installed
 
         def apply(self, entries: object) -> list[object]:
             raise AssertionError

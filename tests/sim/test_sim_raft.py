@@ -37,7 +37,7 @@ SOMETIMES = (
 )
 # rarer: of runs with at least this many seeds
 RARE_SEEDS = 60
-RARELY = ("torn_tail", "truncation", "write_unknown")
+RARELY = ("torn_tail", "truncation", "write_unknown", "snapshot_newer_term")
 
 
 def _explain(report: Report) -> str:

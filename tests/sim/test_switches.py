@@ -222,6 +222,23 @@ def snapshot_of_the_past(bed: Bed) -> None:
     _two_go_on(bed, near, far)
 
 
+def snapshot_of_a_term_not_heard_of(bed: Bed) -> None:
+    """A snapshot's source follows a leader that its receiver cannot hear (protocols.md 6)."""
+    leader, near, far = _three(bed)
+    _cut_off(bed, far)
+    _campaign(near)
+    _write(bed, near, 5, 1.0)
+    point = _raft(leader).snapshot_point()
+    assert point.term > _raft(far).term
+    state, members = leader.machine.copy_at(point), leader.machine.members
+    far.run(lambda raft: raft.install(point, members, lambda: far.machine.swap(state)))
+    far.kill(power=True)
+    far.start()
+    bed.check()
+    bed.heal()
+    bed.settle()
+
+
 def isolated_leader_changes_members(bed: Bed) -> None:
     """A cut-off leader removes both others, one after the other (D5)."""
     leader, one, two = _three(bed)
@@ -326,6 +343,7 @@ DIRECTED = {
     "no_pre_vote": Case(play=one_broken_link),
     "apply_again": Case(play=restart),
     "install_over_log": Case(play=snapshot_of_the_past),
+    "install_before_term": Case(play=snapshot_of_a_term_not_heard_of),
     "barrier_without_majority": Case(play=read_at_a_cut_off_leader),
     "barrier_before_own_term": Case(play=read_at_a_new_leader),
     "lists_unguarded": Case(play=isolated_leader_changes_members),

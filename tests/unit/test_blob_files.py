@@ -88,7 +88,6 @@ def test_what_was_stored_is_read(bed: Bed, size: int) -> None:
     assert stored.size_bytes == size
     assert stored.crc64 == crc64nvme(data).to_bytes(8, "big")
     assert bed.run(bed.get(blob(1))) == data
-    assert bed.run(bed.files.verify(blob(1))) == stored
     assert bed.temporary() == []
     assert bed.file(blob(1)).stat().st_mode & 0o777 == 0o600
 
@@ -209,8 +208,7 @@ def test_flipped_bits_in_the_body(bed: Bed, size: int, where: float) -> None:
     got = bed.run(read())
 
     assert data.startswith(got)
-    with pytest.raises(Corruption):
-        bed.run(bed.files.verify(blob(1)))
+    assert bed.run(bed.files.quarantine(blob(1))), "read again in full it is bad, too"
 
 
 @pytest.mark.parametrize("size", [1, BLOCK_BYTES, 3 * BLOCK_BYTES + 5])
@@ -312,8 +310,9 @@ def test_cancelled_during_commit_keeps_nothing(bed: Bed, tmp_path: Path, point: 
 
     async def main() -> None:
         task = asyncio.ensure_future(bed.put(blob(1), b"x" * 100))
-        while not flag.exists():  # noqa: ASYNC110 - the flag is a file
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            while not flag.exists():  # noqa: ASYNC110 - the flag is a file
+                await asyncio.sleep(0.001)
         task.cancel()
         flag.unlink()
         with pytest.raises(asyncio.CancelledError):
@@ -335,8 +334,9 @@ def test_abort_spares_an_older_copy(bed: Bed, tmp_path: Path) -> None:
 
     async def main() -> bytes:
         task = asyncio.ensure_future(bed.put(blob(1), b"bytes"))
-        while not flag.exists():  # noqa: ASYNC110 - the flag is a file
-            await asyncio.sleep(0.001)
+        async with asyncio.timeout(10):
+            while not flag.exists():  # noqa: ASYNC110 - the flag is a file
+                await asyncio.sleep(0.001)
         task.cancel()
         flag.unlink()
         with pytest.raises(asyncio.CancelledError):

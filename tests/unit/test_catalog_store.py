@@ -31,7 +31,7 @@ from sos.catalog.probe import probe
 from sos.catalog.reader import CatalogReader, ViewBehind
 from sos.catalog.store import CatalogStore, verify_snapshot
 from sos.catalog.views import View
-from sos.errors import EXIT_BUG, EXIT_DAMAGE, EXIT_DISK, Corruption, FatalStop
+from sos.errors import EXIT_BUG, EXIT_DAMAGE, EXIT_DISK, Corruption, FatalStop, Unavailable
 from sos.packing import pack
 from tests.unit.catalog_samples import (
     NODES,
@@ -608,6 +608,42 @@ def test_the_slot_of_a_killed_reader_is_freed(path: Path) -> None:
 
         assert store.clear_stale_readers() == 1
         assert store.clear_stale_readers() == 0
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (lmdb.CorruptedError, Corruption),
+        (lmdb.PageNotFoundError, Corruption),
+        (lmdb.BadRslotError, Corruption),
+        (lmdb.DiskError, Corruption),
+        (lmdb.ReadersFullError, Unavailable),
+        (lmdb.BadValsizeError, lmdb.BadValsizeError),
+    ],
+)
+def test_what_lmdb_tells_a_reader(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: type[lmdb.Error],
+    expected: type[Exception],
+) -> None:
+    """Issue 4, item 6: damage stops the node, a full table of readers passes, and no request of a client is damage."""
+    CatalogStore.create(path, formation()).close()
+    reader = CatalogReader(path)
+
+    with pytest.raises(expected), reader.view():
+        raise raised("in a query")
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised("at its start")
+
+    monkeypatch.setattr("sos.catalog.reader.begin", fail)
+    with pytest.raises(expected):
+        reader.view()
+    monkeypatch.setattr("sos.catalog.reader.open_reader", fail)
+    with pytest.raises(expected):
+        CatalogReader(path)
+    reader.close()
 
 
 def test_a_reader_of_no_catalog_says_so(path: Path) -> None:

@@ -128,14 +128,14 @@ def test_a_wiped_part_is_noticed(part: str) -> None:
 
     wiped = _load(disk)
     assert wiped.wiped_parts() == (part,)
-    again = wiped.begin_again(ids=_Other())
+    again = DataDirectory.create(disk, "/n1", name="n1", ids=_Other())
 
     assert again.identity.node != wiped.identity.node
     assert again.wiped_parts() == ()
     assert _load(disk).identity == again.identity
 
 
-def test_begin_again_deletes_the_old_content_and_only_after_the_new_incarnation() -> None:
+def test_a_new_incarnation_deletes_the_old_content_and_only_after_the_new_incarnation() -> None:
     """Guards protocols.md 1.2: no crash leaves an emptied journal under the old incarnation."""
     disk = _disk()
     old = _create(disk)
@@ -148,7 +148,7 @@ def test_begin_again_deletes_the_old_content_and_only_after_the_new_incarnation(
     points: list[SimDisk] = []
     disk.on_change = lambda: points.append(disk.clone())
 
-    old.begin_again(ids=_Other())
+    DataDirectory.create(disk, "/n1", name="n1", ids=_Other())
 
     emptied = 0
     for point in points:

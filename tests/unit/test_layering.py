@@ -36,53 +36,85 @@ RANKS = {
 }
 # Everything else directly under sos/ is rank 0: config, clock, telemetry, limits, errors, disk, ...
 
-DOORS: dict[str, tuple[str, ...]] = {
-    "click": ("sos.cli",),
-    "rich": ("sos.cli",),
-    "aiohttp": (),  # its server costs 45 us a request, its import 0.3 s: see docs/decisions
-    "lmdb": ("sos.catalog.environment",),
-    "pysyncobj": ("sos.raft.engine",),
-    "msgpack": ("sos.packing",),
-    "awscrt": ("sos.checksum",),
-    "lxml": ("sos.s3.xml",),
-    "prometheus_client": ("sos.telemetry",),
-    "uvloop": ("sos.core.__main__", "sos.gateway"),
+# Exactly these modules import a library: one less is as wrong here as one more.
+DOORS: dict[str, frozenset[str]] = {
+    "click": frozenset(
+        {"sos.cli.demo", "sos.cli.key", "sos.cli.main", "sos.cli.options", "sos.cli.status"}
+    ),
+    "rich": frozenset(
+        {"sos.cli.demo", "sos.cli.key", "sos.cli.paste", "sos.cli.progress", "sos.cli.status"}
+    ),
+    "aiohttp": frozenset(),  # its server costs 45 us a request, its import 0.3 s: docs/decisions
+    "lmdb": frozenset({"sos.catalog.environment"}),
+    "pysyncobj": frozenset({"sos.raft.engine"}),
+    "msgpack": frozenset({"sos.packing"}),
+    "awscrt": frozenset({"sos.checksum"}),
+    "lxml": frozenset({"sos.s3.xml"}),
+    "prometheus_client": frozenset({"sos.telemetry"}),
+    "uvloop": frozenset({"sos.core.__main__", "sos.gateway"}),
 }
-IMPURE = frozenset({"time", "random", "secrets", "asyncio", "socket", "os", "threading"})
+IMPURE = frozenset(
+    {
+        *("time", "random", "secrets", "uuid", "os", "pathlib", "shutil", "tempfile", "fcntl"),
+        *("asyncio", "socket", "ssl", "select", "signal", "threading", "concurrent", "subprocess"),
+        *("http", "urllib.request", "logging", "contextvars", "locale", "platform", "mmap"),
+    }
+)
+# Libraries without I/O, clock or state: their one door may be pure.
+PURE_LIBRARIES = frozenset({"msgpack", "awscrt", "lxml"})
+# What a pure module may know of a clock: that it may be given one.
+CLOCK_PROTOCOLS = frozenset({"Clock", "IdSource"})
 PURE = frozenset(
     {
-        "sos.limits",
-        "sos.errors",
-        "sos.packing",
+        *("sos.limits", "sos.errors", "sos.packing", "sos.checksum", "sos.settings"),
         "sos.catalog.model",
         "sos.catalog.codec",
         "sos.catalog.commands",
         "sos.catalog.fields",
         "sos.catalog.keys",
         "sos.catalog.records",
-        "sos.raft.messages",
-        "sos.raft.handshake",
-        "sos.raft.reads",
-        "sos.raft.members",
+        "sos.raft.api",
         "sos.raft.elections",
+        "sos.raft.formation_messages",
+        "sos.raft.formation_rules",
+        "sos.raft.founding",
+        "sos.raft.frames",
+        "sos.raft.handshake",
+        "sos.raft.journal_format",
+        "sos.raft.members",
+        "sos.raft.messages",
+        "sos.raft.reads",
         "sos.raft.sanitize",
         "sos.raft.snapshot",
-        "sos.raft.formation_rules",
         "sos.link.protocol",
         "sos.core.messages",
+        "sos.core.floor",
         "sos.admin.proof",
         "sos.blob.format",
         "sos.blob.inventory",
-        "sos.s3.errors",
-        "sos.s3.operations",
-        "sos.s3.sigv4",
-        "sos.s3.chunked",
+        "sos.blob.wire",
+        "sos.s3.bodies",
+        "sos.s3.canonical",
         "sos.s3.checksums",
+        "sos.s3.chunked",
         "sos.s3.conditional",
+        "sos.s3.dates",
+        "sos.s3.errors",
+        "sos.s3.head",
         "sos.s3.listing",
+        "sos.s3.listing_xml",
+        "sos.s3.metadata",
+        "sos.s3.operations",
+        "sos.s3.parsing",
+        "sos.s3.sigv4",
+        "sos.s3.subresources",
+        "sos.s3.target",
+        "sos.s3.wire",
         "sos.s3.xml",
     }
 )
+# Where the wall clock is read: the source itself, log lines, and the command line as a client.
+WALL_CLOCK = frozenset({"sos.clock", "sos.telemetry", "sos.admin.client", "sos.cli.presign"})
 PURE_PACKAGES = ("sos.catalog.rules",)
 
 
@@ -161,17 +193,15 @@ def test_words_import_no_neighbour() -> None:
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def test_each_library_has_one_door() -> None:
-    """House style 1: a library is imported behind its door alone."""
-    wrong = []
+def test_each_library_has_exactly_its_doors() -> None:
+    """House style 1: a library is imported behind its door alone, and every door is in use."""
+    found: dict[str, set[str]] = {library: set() for library in DOORS}
     for module in MODULES.values():
         for imported in module.imports:
-            doors = DOORS.get(imported.split(".")[0])
-            if doors is None:
-                continue
-            if not any(module.name == door or module.name.startswith(door + ".") for door in doors):
-                wrong.append(f"{module.name} imports {imported}")
-    assert not wrong, "\n".join(sorted(wrong))
+            library = imported.split(".")[0]
+            if library in DOORS:
+                found[library].add(module.name)
+    assert found == {library: set(doors) for library, doors in DOORS.items()}
 
 
 def _is_pure(name: str) -> bool:
@@ -183,18 +213,122 @@ def test_pure_modules_exist() -> None:
     assert not PURE - MODULES.keys()
 
 
+def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those that only a type checker sees."""
+    for child in ast.iter_child_nodes(tree):
+        is_for_types = (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        )
+        if not is_for_types:
+            yield child
+            yield from _runtime_nodes(child)
+
+
+def _impurities(name: str, tree: ast.Module) -> list[str]:
+    """What of ``tree`` a pure module must not have."""
+    found = []
+    for node in _runtime_nodes(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if not _may_import(alias.name)]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            names = [alias.name for alias in node.names]
+            if node.module == "sos.clock" and CLOCK_PROTOCOLS.issuperset(names):
+                continue
+            whole = [f"{node.module}.{one}" for one in names]
+            are_modules = all(one in MODULES for one in whole)
+            found += [
+                one for one in (whole if are_modules else [node.module]) if not _may_import(one)
+            ]
+        elif isinstance(node, ast.Call):
+            found += [text for text in [ast.unparse(node.func)] if _is_impure_call(text)]
+    return [f"{name}: {what}" for what in found]
+
+
+def _may_import(imported: str) -> bool:
+    root = imported.split(".")[0]
+    if root == "sos":
+        return _is_pure(imported)
+    return (
+        root not in IMPURE
+        and imported not in IMPURE
+        and (root not in DOORS or root in PURE_LIBRARIES)
+    )
+
+
+def _is_impure_call(function: str) -> bool:
+    return function in {"open", "input", "print"} or (
+        function.split(".")[-1] in {"now", "utcnow", "today"} and "date" in function
+    )
+
+
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if _is_pure(name)))
 def test_pure_modules_are_pure(name: str) -> None:
     """No I/O, no clock, no randomness, no impure module of ours in a pure one."""
-    module = MODULES[name]
-    roots = {imported.split(".")[0] for imported in module.imports}
-    assert not roots & IMPURE
-    calls = {
-        node.func.id
+    assert not _impurities(name, MODULES[name].tree)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import uuid",
+        "import os.path",
+        "from time import monotonic",
+        "import urllib.request",
+        "from sos.clock import SystemClock",
+        "from sos.clock import Clock, SystemIds",
+        "import sos.clock",
+        "from sos import disk",
+        "from sos.disk import SystemDisk",
+        "from sos.config import load",
+        "import lmdb",
+        "from datetime import datetime\nx = datetime.now()",
+        "import datetime\nx = datetime.date.today()",
+        "x = open('file')",
+    ],
+)
+def test_the_check_of_purity_sees(text: str) -> None:
+    """The check itself: each of these makes a module impure."""
+    assert _impurities("sos.example", ast.parse(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from sos.clock import IdSource",
+        "from sos import errors",
+        "from sos.catalog.model import BlobId",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import socket",
+        "from datetime import datetime\nx = datetime.fromtimestamp(0)",
+        "from urllib.parse import quote",
+    ],
+)
+def test_the_check_of_purity_allows(text: str) -> None:
+    """And none of these."""
+    assert not _impurities("sos.example", ast.parse(text))
+
+
+def test_the_wall_clock_has_one_source() -> None:
+    """House style 7, 9: what orders, expires or judges asks a clock that a test can set."""
+    calls = {"time.time", "time.time_ns", "time.gmtime", "time.localtime"}
+    found = {
+        module.name
+        for module in MODULES.values()
         for node in ast.walk(module.tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if isinstance(node, ast.Call)
+        and (
+            (ast.unparse(node.func) in calls)
+            or (
+                ast.unparse(node.func).endswith((".now", ".utcnow", ".today"))
+                and "date" in ast.unparse(node.func)
+            )
+        )
     }
-    assert not calls & {"open", "input", "print"}
+    names = {module.name for module in MODULES.values() if module.imports & {*calls, "uuid"}}
+    assert found == WALL_CLOCK
+    assert not names
 
 
 def test_no_pickle() -> None:

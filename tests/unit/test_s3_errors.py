@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sos.catalog.model import Rejection
+from sos.errors import NoMajority, QueueFull, StorageFull, Unavailable
 from sos.s3 import errors
-from sos.s3.errors import NoSuchKey, S3Error, Subject, s3_error_for
+from sos.s3.errors import NoSuchKey, S3Error, Subject, s3_error_for, unavailable_error
 
 STATUS: dict[str, int] = {  # section 9, and the codes of 1.4
     "AccessDenied": 403,

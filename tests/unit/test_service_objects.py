@@ -9,11 +9,13 @@ from typing import Any, cast
 
 import pytest
 
+from sos import failpoints
 from sos.blob.fetch import BlobReader
 from sos.blob.handshake import PeerAddress
 from sos.blob.replicas import BlobWriter
 from sos.blob.upload import WrittenBlob
 from sos.catalog.model import (
+    ALWAYS,
     AccessKeyId,
     BlobBody,
     BlobId,
@@ -21,6 +23,8 @@ from sos.catalog.model import (
     ChecksumAlgorithm,
     Command,
     CopyObject,
+    DeleteObject,
+    Done,
     InlineBody,
     NodeId,
     ObjectRecord,
@@ -350,3 +354,19 @@ def test_a_copy_whose_source_changed_starts_over() -> None:
     assert read == [b"old", b"new"]
     indexes = [each.expect_commit_index for each in commands if isinstance(each, CopyObject)]
     assert indexes == [3, 5]
+
+
+def test_a_gateway_that_dies_after_a_delete_has_deleted() -> None:
+    """Scenario 5 for DELETE: at ``delete.after_commit`` the answer is lost, and a plain retry is a success."""
+    link = ScriptedLink(Done(), Done())
+    work = service(link, RecordingWriter())
+    failpoints.arm("delete.after_commit=eio", test_mode=True)
+    try:
+        with pytest.raises(OSError, match=r"delete\.after_commit"):
+            asyncio.run(work.delete(TARGET, ALWAYS))
+    finally:
+        failpoints.arm(None, test_mode=False)
+    assert link.answers == [Done()]  # the command was committed before the point
+
+    assert asyncio.run(work.delete(TARGET, ALWAYS)) == Done()
+    assert [type(command) for command in link.commands] == [DeleteObject, DeleteObject]

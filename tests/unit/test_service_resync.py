@@ -207,6 +207,19 @@ def test_the_full_comparison_finds_what_the_catalog_does_not_owe() -> None:
     assert values["failed"] == 0
 
 
+def test_an_inventory_that_does_not_ascend_fails_the_comparison() -> None:
+    """A member with a bug must not keep the leader in a merge without end."""
+    bed = Bed()
+    bed.catalog.name(*range(1, 4))
+
+    async def inventory(*_: object) -> list[BlobId]:
+        return [blob(2), blob(1)]
+
+    bed.peers.inventory = inventory  # type: ignore[method-assign,assignment]
+    with pytest.raises(Unavailable, match="ascend"):
+        bed.run()
+
+
 def test_a_copy_that_nobody_counted_is_reported_and_not_copied() -> None:
     """Scenario 7: resync counts its copy, copies no byte twice."""
     bed = Bed()

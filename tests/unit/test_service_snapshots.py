@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -15,14 +15,16 @@ from sos.blob.handshake import PeerAddress
 from sos.blob.peer_client import PeerClient
 from sos.blob.peer_errors import NotHere, PeerUnreachable
 from sos.blob.wire import Status
-from sos.catalog.model import NodeId
+from sos.catalog.model import CreateBucket, NodeId
 from sos.catalog.reader import CatalogReader
+from sos.catalog.store import CatalogStore
 from sos.clock import ManualClock, ManualIds
 from sos.errors import Unavailable
 from sos.limits import SNAPSHOT_KEPT_S
 from sos.service import snapshots
 from sos.service.members import MemberAddresses
-from sos.service.snapshots import SnapshotFetcher, SnapshotServer
+from sos.service.snapshots import SnapshotFetcher, SnapshotServer, verify_in_child
+from tests.unit.catalog_samples import ROOT, Log, formation, run
 
 N2, N3 = NodeId("n2@0000000000000002"), NodeId("n3@0000000000000003")
 COPY = os.urandom(3_000_000)
@@ -234,12 +236,23 @@ class OneMember:
         return tuple(PeerAddress(node=n, address="a:1") for n in nodes if n == N2)
 
 
-def _fetcher(directory: Path, peers: FakePeers) -> SnapshotFetcher:
+async def _sound(_: Path) -> None:
+    return
+
+
+async def _damaged(_: Path) -> None:
+    raise Unavailable("damaged")
+
+
+def _fetcher(
+    directory: Path, peers: FakePeers, verify: Callable[[Path], Awaitable[None]] = _sound
+) -> SnapshotFetcher:
     return SnapshotFetcher(
         directory,
         members=cast(MemberAddresses, OneMember()),
         peers=cast(PeerClient, peers),
         ids=ManualIds(),
+        verify=verify,
     )
 
 
@@ -278,3 +291,26 @@ def test_a_fetch_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         assert list(directory.iterdir()) == []
     with pytest.raises(Unavailable):
         asyncio.run(_fetcher(tmp_path, FakePeers()).fetch(N3))
+    with pytest.raises(Unavailable):
+        asyncio.run(_fetcher(tmp_path, FakePeers(), _damaged).fetch(N2))
+    assert list(directory.iterdir()) == []
+
+
+def test_a_copy_is_read_in_full_before_the_core_gets_it(tmp_path: Path) -> None:
+    """Issue 4, item 6: one rotten record of the peer does not spread by copy; a truncated file kills only a child."""
+    store = CatalogStore.create(tmp_path / "catalog", formation())
+    run(store, Log(), CreateBucket(access_key=ROOT, bucket="precious", created_ms=1))
+    store.copy_snapshot(tmp_path / "copy")
+    store.close()
+    asyncio.run(verify_in_child(tmp_path / "copy"))
+    data = (tmp_path / "copy").read_bytes()
+    at = data.rfind(b"precious")
+    for damaged in (
+        data[:at] + b"P" + data[at + 1 :],
+        data[: len(data) // 2],
+        b"",
+        bytes(len(data)),
+    ):
+        (tmp_path / "copy").write_bytes(damaged)
+        with pytest.raises(Unavailable, match="damaged"):
+            asyncio.run(verify_in_child(tmp_path / "copy"))

@@ -1,0 +1,210 @@
+"""No command can stop the cluster: whatever the codec decodes is decided and written, on any state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sos.catalog.codec import decode_command, decode_result, encode_command, encode_entry
+from sos.catalog.model import (
+    AccessKeyId,
+    BlobBody,
+    BlobId,
+    Checksum,
+    ChecksumAlgorithm,
+    Command,
+    CopyObject,
+    CopySourceCondition,
+    CreateAccessKey,
+    CreateBucket,
+    DeleteBucket,
+    DeleteEntry,
+    DeleteObject,
+    DeleteObjects,
+    InlineBody,
+    NodeId,
+    Operation,
+    PutObject,
+    RaiseSweepFloor,
+    Rejection,
+    ReportHolders,
+    RequestId,
+    RevokeAccessKey,
+    StoredHeaders,
+    WriteCondition,
+)
+from sos.catalog.store import CatalogStore
+from sos.packing import PackingError
+from tests.unit.catalog_samples import (
+    NODES,
+    ROOT,
+    Entry,
+    Log,
+    blob_body,
+    formation,
+    put,
+    run,
+)
+
+WIDE = "\U0010ffff"  # four bytes of UTF-8
+numbers = st.sampled_from([0, 1, 2, 5, 1 << 32, (1 << 46) - 1, 1 << 46, (1 << 63) - 1])
+# The longest of what the codec lets through: it counts characters, the database counts bytes.
+buckets = st.sampled_from(["b", "b", "b", "c", WIDE * 100, "\x00", "/" * 100])
+keys = st.sampled_from(["a", "a", "b", "\x00", WIDE * 1024, "k" * 400, "k" * 401, "k" * 1024, WIDE])
+texts = st.sampled_from(["", "x", WIDE, "\x00", "t" * 65536])
+texts_or_none = st.none() | texts
+access_keys = st.sampled_from([ROOT, ROOT, ROOT, ROOT, AccessKeyId("~" * 128), AccessKeyId("new")])
+blobs = st.sampled_from(
+    [
+        *(BlobId(bytes(16)), BlobId(b"\xff" * 16)),
+        *(BlobId(bytes(7) + bytes([number]) + b"12345678") for number in range(6)),
+    ]
+)
+strangers = (NodeId("z" * 32 + "@" + "f" * 16), NodeId("n1@" + "e" * 16))
+nodes = st.sampled_from([*NODES, *strangers])
+holders = st.lists(nodes, max_size=6).map(tuple) | st.just(NODES[:3])
+many_blobs = st.lists(blobs, max_size=8).map(tuple)
+conditions = st.builds(
+    WriteCondition,
+    if_none_match_any=st.booleans(),
+    if_match=st.none() | st.sampled_from(["*", "", "e", (b"1" * 16).hex()]),
+)
+checksums = st.builds(
+    Checksum,
+    algorithm=st.sampled_from(ChecksumAlgorithm),
+    digest=st.binary(min_size=4, max_size=32),
+)
+headers = st.builds(
+    StoredHeaders,
+    content_type=texts_or_none,
+    expires=texts_or_none,
+    user=st.lists(st.tuples(texts, texts), max_size=2).map(tuple),
+)
+bodies = st.one_of(
+    st.none(),
+    st.builds(InlineBody, blob=blobs, data=st.binary(max_size=5) | st.just(bytes(20_000))),
+    st.builds(
+        BlobBody, blob=blobs, size_bytes=numbers, crc64=st.just(b"crc64crc"), holders=holders
+    ),
+)
+etag_lists = st.none() | st.lists(st.sampled_from(["*", "", "e"]), max_size=2).map(tuple)
+seconds = st.none() | st.sampled_from([-(1 << 62), 0, 1 << 62])
+
+commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(
+        PutObject,
+        access_key=access_keys,
+        bucket=buckets,
+        key=keys,
+        body=bodies,
+        etag=texts,
+        md5=st.just(b"1" * 16),
+        modified_ms=numbers,
+        checksum=checksums,
+        headers=headers,
+        condition=conditions,
+    ),
+    st.builds(
+        CopyObject,
+        access_key=access_keys,
+        source_bucket=buckets,
+        source_key=keys,
+        bucket=buckets,
+        key=keys,
+        modified_ms=numbers,
+        headers=st.none() | headers,
+        checksum=st.none() | checksums,
+        expect_commit_index=st.none() | numbers,
+        changes_something=st.booleans(),
+        source_condition=st.builds(
+            CopySourceCondition,
+            if_match=etag_lists,
+            if_none_match=etag_lists,
+            if_modified_since_s=seconds,
+            if_unmodified_since_s=seconds,
+        ),
+        condition=conditions,
+    ),
+    st.builds(DeleteObject, access_key=access_keys, bucket=buckets, key=keys, condition=conditions),
+    st.builds(
+        DeleteObjects,
+        access_key=access_keys,
+        bucket=buckets,
+        entries=st.lists(
+            st.builds(DeleteEntry, key=keys, etag=texts_or_none, version_id=texts_or_none),
+            max_size=6,
+        ).map(tuple),
+    ),
+    st.builds(CreateBucket, access_key=access_keys, bucket=buckets, created_ms=numbers),
+    st.builds(DeleteBucket, access_key=access_keys, bucket=buckets),
+    st.builds(ReportHolders, node=nodes, sequence=numbers, gained=many_blobs, lost=many_blobs),
+    st.builds(RaiseSweepFloor, floor_index=numbers),
+    st.builds(CreateAccessKey, access_key=access_keys, secret_key=texts, created_ms=numbers),
+    st.builds(RevokeAccessKey, access_key=access_keys),
+)
+encoded = commands.map(encode_command) | st.binary(max_size=20)
+operations = st.builds(
+    Operation,
+    # Few ids: some come twice, also within one entry.
+    request_id=st.integers(0, 40).map(lambda number: RequestId(number.to_bytes(16, "big"))),
+    first_index=numbers,
+    command=encoded,
+)
+
+
+def _is_command(data: bytes) -> bool:
+    try:
+        decode_command(data)
+    except PackingError:
+        return False
+    return True
+
+
+@settings(max_examples=150, deadline=None)
+@given(groups=st.lists(st.lists(operations, min_size=1, max_size=6), max_size=10))
+def test_no_operation_stops_the_state_machine(groups: list[list[Operation]]) -> None:
+    """House style 7: what raises in apply raises on every node, and again at each start. A refusal is a value."""
+    first = Operation(
+        request_id=RequestId(b"f" * 16),
+        first_index=1,
+        command=encode_command(CreateBucket(access_key=ROOT, bucket="b", created_ms=1)),
+    )
+    groups = [[first], *groups]
+    entries = [
+        Entry(index=index, term=1, payload=encode_entry(group))
+        for index, group in enumerate(groups, 2)
+    ]
+
+    with TemporaryDirectory() as directory:
+        store = CatalogStore.create(Path(directory) / "catalog", formation())
+        answers = [store.apply([entry])[0] for entry in entries]
+
+        with store.view() as view:
+            assert view.scan_digest() == view.digests().record_sum
+        store.close()
+    first_answers: dict[RequestId, bytes] = {}
+    for group, answered in zip(groups, answers, strict=True):
+        assert answered is not None
+        for operation, answer in zip(group, answered, strict=True):
+            assert first_answers.setdefault(operation.request_id, answer) == answer
+            if first_answers[operation.request_id] is answer and not _is_command(operation.command):
+                assert decode_result(answer) is Rejection.UNKNOWN_COMMAND
+
+
+def test_sizes_that_no_disk_has_do_not_overflow_a_counter(tmp_path: Path) -> None:
+    """Counters have 64 bits: a command that claims more than could ever be summed is no command."""
+    store = CatalogStore.create(tmp_path / "catalog", formation())
+    commands = [CreateBucket(access_key=ROOT, bucket="bucket", created_ms=1)]
+    sizes = [(1 << 63) - 1] * 3
+    log = Log()
+    results = run(
+        store,
+        log,
+        *commands,
+        *(put(f"k{number}", blob_body(number, size=size)) for number, size in enumerate(sizes)),
+    )
+    assert results[1:] == [Rejection.UNKNOWN_COMMAND] * 3
+    store.close()
