@@ -80,10 +80,6 @@ class ManualClock:
         self._monotonic += seconds
         self._wall_ms += round(seconds * 1000)
 
-    def jump_wall(self, seconds: float) -> None:
-        """Move the wall clock alone, as an operator or NTP would."""
-        self._wall_ms += round(seconds * 1000)
-
 
 class ManualIds:
     """Ids that count up; for tests."""

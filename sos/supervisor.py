@@ -196,6 +196,11 @@ class Node:
             for role in ("s3", "blob"):
                 self._sockets.pop(role).close()
 
+    def hurry(self) -> None:
+        """End the drain now: requests under way are cut off, the core still closes in order."""
+        if self.phase is NodePhase.DRAINING:
+            self._deadline = time.monotonic()
+
     def check(self) -> None:
         """Reap what ended and do what is due; called after SIGCHLD and when ``next_due`` passes."""
         if self.phase in (NodePhase.IDLE, NodePhase.DEAD):
@@ -308,6 +313,10 @@ class Supervision:
             for node in self.nodes:
                 node.stop()
 
+    def _hurry(self) -> None:
+        for node in self.nodes:
+            node.hurry()
+
     def run(self) -> int:
         """Supervise until everything has ended; the exit code to end with."""
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
@@ -347,7 +356,9 @@ class Supervision:
         return max(0, int((min(dues) - time.monotonic()) * 1000) + 1)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGCHLD:
+        if number == signal.SIGINT and self._is_finishing:
+            self._posted.append(self._hurry)  # a person who presses Ctrl-C again means it
+        elif number != signal.SIGCHLD:
             self._posted.append(self.finish)
 
     def _wake(self) -> None:

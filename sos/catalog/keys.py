@@ -170,9 +170,3 @@ def digest_key(index: int) -> bytes:
 def first_index_of(blob: BlobId) -> int:
     """The applied index at which the blob's upload began."""
     return int.from_bytes(blob[:8], "big")
-
-
-def number_at_end(row_key: bytes) -> int:
-    """The number that ends a key of ``digest_key``."""
-    number: int = _U64.unpack(row_key[-8:])[0]
-    return number

@@ -14,10 +14,11 @@ from sos.catalog.model import NodeId
 from sos.catalog.store import CatalogStore
 from sos.clock import Clock
 from sos.raft.node import RaftNode
+from sos.telemetry import log
 
 RENEW_S: Final = 2.0
 # Also after the last renewal: the member installs, and is fed from there.
-_HELD_S: Final = 30.0
+_HELD_S: Final = 10.0
 _CAUGHT_UP_ENTRIES: Final = 100  # fewer than any journal keeps
 
 
@@ -36,6 +37,7 @@ class LogHolds:
         self._store = store
         self._clock = clock
         self._holds: dict[NodeId, _Hold] = {}
+        self._held_from: int | None = None
 
     def asked(self, peer: NodeId, *, fetch: int) -> None:
         """``peer`` fetches a copy, which shows at least what is applied now; 0: it gave up."""
@@ -72,4 +74,8 @@ class LogHolds:
         self._apply()
 
     def _apply(self) -> None:
-        self._raft.hold_log_from(min((h.index for h in self._holds.values()), default=None))
+        index = min((hold.index for hold in self._holds.values()), default=None)
+        if index != self._held_from:
+            log.info("core.log.held", from_index=index, members=sorted(self._holds))
+            self._held_from = index
+            self._raft.hold_log_from(index)

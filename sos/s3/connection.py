@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from sos.limits import BODY_IDLE_S_MAX, HEADERS_S_MAX, KIB, MIB
+from sos.limits import BODY_IDLE_S_MAX, CLIENT_BYTES_S_MIN, HEADERS_S_MAX, KIB, MIB
 from sos.s3.request_body import BODY_QUEUE_BYTES_MAX, BodyCut, BodyIdle, ClientGone, RequestBody
-from sos.s3.wire import HEAD_BYTES_MAX, WireError, WireHead, parse_head
+from sos.s3.wire import HEAD_BYTES_MAX, WireError, WireHead, is_no_head, parse_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,11 @@ class Connection(asyncio.Protocol):
             if not self._head_started:
                 self._head_started = True
                 self.deadline = self.loop.time() + HEADERS_S_MAX
-            if self._head_end() >= 0 or len(self._pending) > HEAD_BYTES_MAX:
+            if (
+                self._head_end() >= 0
+                or len(self._pending) > HEAD_BYTES_MAX
+                or is_no_head(self._pending)
+            ):
                 self._wake()
         elif len(self._pending) > _PIPELINED_BYTES_MAX:
             self._pause_reading()
@@ -195,7 +199,9 @@ class Connection(asyncio.Protocol):
         """The deadline passed: the client is too slow at whatever it is doing."""
         if self._writable is not None and self._transport is not None:
             size = self._transport.get_write_buffer_size()
-            if size < self._stalled_bytes:  # slow, but it reads
+            if (
+                self._stalled_bytes - size >= CLIENT_BYTES_S_MIN * BODY_IDLE_S_MAX
+            ):  # slow, but it reads
                 self._stalled_bytes = size
                 self.deadline = now + BODY_IDLE_S_MAX
             else:
@@ -268,7 +274,7 @@ class Connection(asyncio.Protocol):
         """The next request's head; None when there will be none. Raises: WireError."""
         self._head_started = bool(self._pending)
         end = self._head_end() if self._head_started else -1
-        if end < 0 and not self._eof:
+        if end < 0 and not self._eof and not is_no_head(self._pending):
             wait_s = HEADERS_S_MAX if self._head_started else KEEP_ALIVE_S_MAX
             self.deadline = self.loop.time() + wait_s
             if self._paused_reading:

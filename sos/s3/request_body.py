@@ -6,7 +6,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from sos.limits import BODY_IDLE_S_MAX, BODY_S_MAX, DRAIN_BYTES_MAX, MIB
+from sos.limits import (
+    BODY_IDLE_S_MAX,
+    BODY_S_MAX,
+    CLIENT_BYTES_S_MIN,
+    CLIENT_SLOW_S_MAX,
+    DRAIN_BYTES_MAX,
+    MIB,
+)
 from sos.s3.wire import CONTINUE, TransferDecoder, WireError
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ class BodyCut(Exception):
 
 
 class BodyIdle(Exception):
-    """The client sent nothing for BODY_IDLE_S_MAX, or took longer than BODY_S_MAX in all."""
+    """The client sent nothing for BODY_IDLE_S_MAX, too little for CLIENT_SLOW_S_MAX, or took longer than BODY_S_MAX."""
 
 
 class ClientGone(Exception):
@@ -50,6 +57,8 @@ class RequestBody:
         "_queue",
         "_queued_bytes",
         "_remaining",
+        "_slow_bytes",
+        "_slow_s",
         "_waiter",
         "complete",
     )
@@ -65,11 +74,8 @@ class RequestBody:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._expires = now + BODY_S_MAX
-
-    @property
-    def refused_early(self) -> bool:
-        """True while the client waits for ``100 Continue`` that was not sent."""
-        return self._continue_due
+        self._slow_s = 0.0  # spent waiting for the client, and what it sent meanwhile
+        self._slow_bytes = 0
 
     @property
     def drain_is_hopeless(self) -> bool:
@@ -129,6 +135,7 @@ class RequestBody:
             await self._wait()
         piece = self._queue.popleft()
         self._queued_bytes -= len(piece)
+        self._slow_bytes += len(piece)
         if not self.complete:
             self._connection.body_consumed(self._queued_bytes)
         return piece
@@ -138,12 +145,24 @@ class RequestBody:
         loop = connection.loop
         self._waiter = loop.create_future()
         connection.body_consumed(self._queued_bytes)
-        connection.deadline = min(loop.time() + BODY_IDLE_S_MAX, self._expires)
+        began = loop.time()
+        connection.deadline = min(began + BODY_IDLE_S_MAX, self._expires)
         try:
             await self._waiter
         finally:
             self._waiter = None
             connection.deadline = None
+        self._judge_speed(loop.time() - began)
+
+    def _judge_speed(self, waited_s: float) -> None:
+        """Raises: BodyIdle for a client that trickles: a byte now and then must not hold a request for hours."""
+        self._slow_s += waited_s
+        if self._slow_s >= CLIENT_SLOW_S_MAX and not self.complete and self._error is None:
+            if self._slow_bytes < CLIENT_BYTES_S_MIN * self._slow_s:
+                error = BodyIdle()
+                self.fail(error)
+                raise error
+            self._slow_s, self._slow_bytes = 0.0, 0
 
     async def discard(self) -> bool:
         """Read and drop at most DRAIN_BYTES_MAX; True if the end was reached."""

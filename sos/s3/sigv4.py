@@ -42,6 +42,7 @@ _CACHED_CHARS_MAX: Final = 512
 SIGNING_KEYS_MAX: Final = 1024  # cached; one per access key, day and region
 
 _OTHER_SCHEMES: Final = re.compile(r"AWS(?:4-ECDSA-P256-SHA256)?\s", re.ASCII)  # SigV4A, SigV2
+_HEADER_PARTS: Final = ("Credential", "SignedHeaders", "Signature")
 _QUERY_NAMES: Final = (
     *("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date"),
     *("X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature"),
@@ -231,8 +232,12 @@ def _parse_credential(header: str, region: str) -> tuple[_Credential, str]:
     parts: dict[str, str] = {}
     for piece in rest.split(","):
         name, _, value = piece.strip().partition("=")
+        if name in parts or name not in _HEADER_PARTS:  # also a second header: repeats are joined
+            raise AuthorizationHeaderMalformed(
+                message="The authorization header is malformed; it has an unknown or a repeated part."
+            )
         parts[name] = value
-    for needed in ("Credential", "SignedHeaders", "Signature"):
+    for needed in _HEADER_PARTS:
         if not parts.get(needed):
             raise AuthorizationHeaderMalformed(
                 message=f"The authorization header is malformed; missing {needed}."

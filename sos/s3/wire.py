@@ -129,6 +129,17 @@ def parse_head(head: bytes) -> WireHead:
     )
 
 
+def is_no_head(start: bytes | bytearray) -> bool:
+    """Whether what began to arrive can never become a head: another protocol, or lines that end in LF alone.
+
+    Who sends such a thing waits for an answer to it, not for the deadline of an unfinished head.
+    """
+    if not start or start.startswith(b"\r"):
+        return False
+    newline = start.find(b"\n", 0, REQUEST_LINE_BYTES_MAX)
+    return _TOKEN.match(start) is None or newline == 0 or (newline > 0 and start[newline - 1] != 13)
+
+
 _FRAMING: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
 )

@@ -33,6 +33,7 @@ from tests.integration.stores import (
     named_blobs,
     put_ok,
     temporary_files,
+    until,
     wait_in_sync,
 )
 from tests.load.client import signed_head
@@ -284,11 +285,18 @@ def _installs(node: TestNode) -> int:
 
 
 def _fill_journal(node: TestNode, name: str) -> dict[str, bytes]:
-    """More than the journal keeps, of inline objects, and some blobs."""
+    """More than the journal keeps, of inline objects, and some blobs; back once what was there before is gone."""
+    before = _segments(node)
     written = {f"{name}-{n}": content(f"{name}-{n}", 15 * KIB) for n in range(40)}
     for key, body in written.items():
         put_ok(node, key, body)
-    return {**written, **_write(node, f"{name}-all")}
+    written |= _write(node, f"{name}-all")
+    until(lambda: not before & _segments(node), "the journal reaches back no more", 20.0)
+    return written
+
+
+def _segments(node: TestNode) -> set[str]:
+    return {path.name for path in (node.data / "journal").glob("*.seg")}
 
 
 @pytest.fixture(scope="module")

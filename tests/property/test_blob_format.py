@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from sos.blob.files import BlobFiles, prepare_directories
 from sos.blob.format import BlockChecksums, encode_tail
-from sos.blob.inventory import Missing, Orphaned, compare
 from sos.catalog.model import BlobId
 from sos.checksum import crc64nvme
 from sos.errors import Corruption
@@ -84,18 +83,3 @@ def test_any_range_and_any_damage(
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     assert asyncio.run(get()) in (None, body[start:stop])
-
-
-IDS = st.lists(st.integers(0, 40), unique=True).map(
-    lambda numbers: [BlobId(n.to_bytes(16, "big")) for n in sorted(numbers)]
-)
-
-
-@given(named=IDS, present=IDS)
-def test_compare_is_set_difference(named: list[BlobId], present: list[BlobId]) -> None:
-    """The merge names exactly what sets would, in order."""
-    found = list(compare(named, present))
-
-    assert {f.blob for f in found if isinstance(f, Missing)} == set(named) - set(present)
-    assert {f.blob for f in found if isinstance(f, Orphaned)} == set(present) - set(named)
-    assert [f.blob for f in found] == sorted(f.blob for f in found)

@@ -19,7 +19,15 @@ from sos.raft.api import (
 )
 from sos.raft.journal import open_journal
 from sos.raft.members import Member
-from sos.raft.messages import MessageRefused, encode_members
+from sos.raft.messages import (
+    BarrierAnswer,
+    BarrierAsk,
+    MessageRefused,
+    ReadAsk,
+    decode,
+    encode,
+    encode_members,
+)
 from sos.raft.node import RaftNode
 from tests.faults.simdisk import SimDisk
 from tests.sim.bed import JOURNAL, Bed, BedSettings, Crash, Host
@@ -157,6 +165,30 @@ def test_a_follower_may_read_at_once() -> None:
     assert bed.world.now - start < 0.02
     assert bed.world.wait_for(lambda: index == [outcome.index], 1.0, 1e-4)
     bed.check()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "behind", "asks_others"), [(3, 0, False), (3, 1, True), (5, 0, True)]
+)
+def test_a_question_in_the_leaders_term_counts_as_a_confirmation(
+    nodes: int, behind: int, asks_others: bool
+) -> None:
+    """P8: with three voters asker and leader are the majority; an asker of another term, or of five, is not enough."""
+    bed, leader, others = _ready(nodes)
+    frames: list[object] = []
+
+    def keep(source: str, target: str, data: bytes) -> bool:
+        if source == leader.name:
+            frames.append(decode(data))
+        return False
+
+    bed.network.drop = keep
+    ask = encode(BarrierAsk(7, _raft(leader).term - behind))
+    leader.frame(others[0].name, ask)
+    bed.world.run_for(0.05)
+
+    assert [frame.seq for frame in frames if isinstance(frame, BarrierAnswer)] == [7]
+    assert any(isinstance(frame, ReadAsk) for frame in frames) == asks_others
 
 
 def test_only_the_leader_takes_proposals() -> None:

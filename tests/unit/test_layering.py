@@ -91,7 +91,6 @@ PURE = frozenset(
         "sos.core.floor",
         "sos.admin.proof",
         "sos.blob.format",
-        "sos.blob.inventory",
         "sos.blob.wire",
         "sos.s3.bodies",
         "sos.s3.canonical",

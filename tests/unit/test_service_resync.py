@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sos.blob.fetch import BlobReader
 from sos.blob.files import BlobFiles
@@ -205,6 +208,21 @@ def test_the_full_comparison_finds_what_the_catalog_does_not_owe() -> None:
     assert bed.disk.here == {blob(n) for n in range(1, 20)} | {blob(99)}
     assert values["blobs_done"] == 17
     assert values["failed"] == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(named=st.sets(st.integers(1, 40)), here=st.sets(st.integers(1, 40)))
+def test_the_full_comparison_is_set_difference(named: set[int], here: set[int]) -> None:
+    """Whatever the pages of either side hold: exactly what is named and not here is copied."""
+    bed = Bed()
+    bed.catalog.name(*named)
+    bed.disk.here = {blob(n) for n in here}
+
+    with patch.object(module, "_PAGE", 3):
+        bed.run()
+
+    assert sorted(bed.disk.pulled) == [blob(n) for n in sorted(named - here)]
+    assert bed.catalog.owes == {}
 
 
 def test_an_inventory_that_does_not_ascend_fails_the_comparison() -> None:

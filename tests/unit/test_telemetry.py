@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 
@@ -26,6 +27,27 @@ def test_log_lines_are_json_with_common_fields() -> None:
     assert document["request_id"] == "req-1"
     assert document["blob"] == "01ff"
     assert document["count"] == 3
+
+
+def test_lines_that_come_by_the_thousand_leave_together_and_in_order() -> None:
+    """House style 9: one line per request, at a price per moment; nothing overtakes them."""
+    stream = io.StringIO()
+    log = Log(stream=stream)
+
+    async def run() -> None:
+        log.info_soon("request.done", number=1)
+        log.info_soon("request.done", number=2)
+        assert stream.getvalue() == ""
+        log.warning("disk.low", number=3)
+        log.info_soon("request.done", number=4)
+        log.flush()
+
+    asyncio.run(run())
+    log.info_soon("request.done", number=5)  # no loop, no later
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["number"] for line in lines] == [1, 2, 3, 4, 5]
+    assert lines[2]["event"] == "disk.low"
 
 
 def test_a_log_that_nobody_reads_stops_nothing() -> None:
