@@ -416,11 +416,18 @@ class NodeTransport:
     def _dial_failed(self, name: str, ended: Ended) -> None:
         if ended.refusal in HARMLESS or self._link_to(name) is not None:
             return
-        self._troubles[name] = _Trouble(ended.text, ended.refusal)
+        if ended.refusal is not None or not self._has_other_key(name):
+            self._troubles[name] = _Trouble(ended.text, ended.refusal)
         address = self._dialers[name].address if name in self._dialers else ""
         self._log_once(
             "transport.dial.failed", name, ended.text, peer=name, address=address, why=ended.text
         )
+
+    def _has_other_key(self, name: str) -> bool:
+        """While forming: such a node ends at once, and that it is gone now is not what a person must know."""
+        trouble = self._troubles.get(name)
+        is_forming = self.identity.cluster_id is None
+        return is_forming and trouble is not None and trouble.refusal is RefusalCode.OTHER_KEY
 
     def _note_refused(self, connection: Connection, ended: Ended) -> None:
         """Somebody dialed here and was not let in, or did not let us."""
@@ -430,6 +437,11 @@ class NodeTransport:
         node = claim.node if claim is not None else None
         if claim is not None and self._link_to(claim.name) is None:
             self._troubles[claim.name] = _Trouble(ended.text, ended.refusal)
+        if ended.refusal is RefusalCode.OTHER_KEY and self.identity.cluster_id is None:
+            # who that is nobody can tell from here: a dialed name says it itself, if it is still there
+            for name, dialer in self._dialers.items():
+                if not self._has_other_key(name):  # else two of them would dial each other for ever
+                    dialer.lost()
         self.refused_connections += 1
         self._log_once(
             "transport.refused",

@@ -261,3 +261,14 @@ def test_progress_ends_with_the_last_node_or_at_the_deadline() -> None:
     finally:
         ready.close()
         late.close()
+
+
+def test_an_unusable_certificate_starts_nothing(tmp_path: Path) -> None:
+    """Issue 4: HTTPS by certificate files: one line before any process or file of the node exists."""
+    data, certificate = tmp_path / "data", tmp_path / "cert.pem"
+    certificate.write_text("no certificate\n")
+    tls = ["--s3-tls-cert", str(certificate), "--s3-tls-key", str(certificate)]
+    _assert_one_line(
+        _sos(["serve", "--data", str(data), "--name", "n1", *tls]), "cannot use the certificate"
+    )
+    assert not data.exists()

@@ -114,6 +114,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ({"s3_tls_cert": "/etc/hostname"}, "give both or none"),
         ({"cluster_key_file": "/nonexistent/key"}, "cannot be read"),
         ({"dial": "n2=127.0.0.1:1"}, "for tests only"),
+        ({"test_clock_file": "/tmp/offset"}, "for tests only"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(flags: dict[str, str], expected: str) -> None:
