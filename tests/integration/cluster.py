@@ -30,11 +30,15 @@ READY_S: Final = 40.0  # eight test runs may share two cores
 
 
 def free_ports(count: int, *, pairs: bool = False) -> list[int]:
-    """Ports from 10000-32767 that can be bound now; with ``pairs`` the next one is free too."""
+    """Ports from 10000-32767 that can be bound now; with ``pairs`` the next one is free too.
+
+    ``SOS_TEST_PORTS=FIRST-LAST`` narrows the range: test runs side by side must not draw the same port.
+    """
+    first, _, last = os.environ.get("SOS_TEST_PORTS", "10000-32760").partition("-")
     found: list[int] = []
     taken: set[int] = set()
     while len(found) < count:
-        port = random.randrange(10000, 32760)
+        port = random.randrange(int(first), int(last))
         wanted = {port, port + 1} if pairs else {port}
         if wanted & taken or not all(_can_bind(p) for p in wanted):
             continue

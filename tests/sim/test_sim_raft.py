@@ -37,7 +37,8 @@ SOMETIMES = (
 )
 # rarer: of runs with at least this many seeds
 RARE_SEEDS = 60
-RARELY = ("torn_tail", "truncation", "write_unknown", "snapshot_newer_term")
+RARELY = ("torn_tail", "truncation", "write_unknown")
+RARELY_OF_MAP = ("snapshot_newer_term",)  # the others keep so much log that they want few copies
 
 
 def _explain(report: Report) -> str:
@@ -57,7 +58,8 @@ def test_no_promise_is_broken_under_faults(mode: str) -> None:
         counts += report.counts
         seed += 1
     expected = [*SOMETIMES] if seed - FIRST >= SOME_SEEDS else []
-    expected += RARELY if seed - FIRST >= RARE_SEEDS else ()
+    if seed - FIRST >= RARE_SEEDS:
+        expected += RARELY + (RARELY_OF_MAP if mode == "map" else ())
     missing = [name for name in expected if not counts[name]]
     assert not missing, f"never happened in {seed - FIRST} seeds: {missing}"
 
