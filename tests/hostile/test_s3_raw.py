@@ -47,13 +47,25 @@ def client(endpoint: Endpoint) -> Iterator[RawClient]:
 
 
 def answers(client: RawClient) -> list[RawResponse]:
-    """Every answer up to the end of the connection."""
+    """Every answer up to the end of the connection, which the server must bring about."""
+    connection = client.connect()
+    received = b""
+    while piece := connection.recv(64 * 1024):
+        received += piece
     found = []
-    try:
-        while True:
-            found.append(client.receive())
-    except EOFError:
-        return found
+    while received:
+        head, _, rest = received.partition(b"\r\n\r\n")
+        status_line, *lines = head.decode().split("\r\n")
+        headers = tuple(
+            (n.lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)
+        )
+        _, status, reason = status_line.split(" ", 2)
+        length = int(dict(headers)["content-length"])
+        found.append(
+            RawResponse(status=int(status), reason=reason, headers=headers, body=rest[:length])
+        )
+        received = rest[length:]
+    return found
 
 
 # --- framing --------------------------------------------------------------------------------------

@@ -441,8 +441,10 @@ class Bed:
             elif isinstance(outcome, Refused):
                 self.world.count(f"refused_{outcome.reason.value}")
                 self.checker.was_refused(number)
-            elif self.resends:
-                self.world.at(0.3, lambda: self._resend(number, payload))
+            else:
+                self.checker.was_unknown(number)
+                if self.resends:
+                    self.world.at(0.3, lambda: self._resend(number, payload))
             if then is not None:
                 then(outcome)
 

@@ -30,6 +30,7 @@ class Checker:
         default_factory=dict
     )  # key -> index of its last acknowledged write
     refused: set[int] = field(default_factory=set)
+    unknown: set[int] = field(default_factory=set)  # an attempt may still take effect
     places: dict[int, list[int]] = field(default_factory=dict)  # operation -> indexes
     answers: dict[int, object] = field(default_factory=dict)  # operation -> first answer
     number_of: Callable[[bytes], int] = lambda payload: 0
@@ -77,11 +78,15 @@ class Checker:
         self.acked_max = max(self.acked_max, index)
 
     def was_refused(self, operation: int) -> None:
-        if self.remembers and operation in self.places:
-            return  # a resend: the first attempt may have taken effect
+        if operation in self.unknown:
+            return  # a resend: what was refused is this attempt, an earlier one may take effect yet
         self.refused.add(operation)
         if operation in self.places:
             self.fail("P3", f"operation {operation} was refused after it took effect")
+
+    def was_unknown(self, operation: int) -> None:
+        """Once one attempt was unknown, no later refusal makes the operation's outcome definite."""
+        self.unknown.add(operation)
 
     def leads(self, node: str, term: int) -> None:
         other = self.leaders.setdefault(term, node)
