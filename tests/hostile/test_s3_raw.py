@@ -227,6 +227,7 @@ def test_a_thousand_requests_at_once_get_a_thousand_answers(client: RawClient) -
     """Scenario 67: pipelining, in order, good and refused ones mixed."""
     good, _ = client.build("GET", VICTIM)
     absent, _ = client.build("GET", f"/{BUCKET}/absent")
+    client.connect()
     sender = threading.Thread(target=client.send, args=((good + absent + SMUGGLED) * 334,))
     sender.start()
     statuses = [client.receive().status for _ in range(1002)]

@@ -24,6 +24,7 @@ from sos.raft.messages import (
     BarrierAsk,
     MessageRefused,
     ReadAsk,
+    Transfer,
     decode,
     encode,
     encode_members,
@@ -31,6 +32,7 @@ from sos.raft.messages import (
 from sos.raft.node import RaftNode
 from tests.faults.simdisk import SimDisk
 from tests.sim.bed import JOURNAL, Bed, BedSettings, Crash, Host
+from tests.sim.schedule import take_all_back
 
 
 def _raft(host: Host) -> RaftNode:
@@ -379,6 +381,25 @@ def test_the_list_in_force_survives_a_restart() -> None:
 
     assert _raft(others[1]).members == without
     assert others[1].machine.members == bed.members
+
+
+def test_a_removal_that_waits_in_the_queue_is_taken_back_too() -> None:
+    """P17: proposed before all was healed, in the log only after a hand-over came to nothing (seed 1000010)."""
+    bed, leader, others = _ready()
+    bed.is_static = False
+    bed.network.drop = lambda source, target, data: isinstance(decode(data), Transfer)
+    removed: list[ProposeOutcome] = []
+    without = encode_members(bed.members.without(others[0].name))
+    leader.run(lambda raft: raft.transfer_leadership())
+    leader.run(lambda raft: raft.propose(without, removed.append))
+    assert _raft(leader).members == bed.members
+
+    bed.heal()
+    take_all_back(bed)
+    bed.settle()
+
+    assert [type(outcome) for outcome in removed] == [Applied]
+    assert {host.machine.members for host in bed.hosts.values()} == {bed.members}
 
 
 # --- starts -------------------------------------------------------------------------------------------

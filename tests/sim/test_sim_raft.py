@@ -64,6 +64,21 @@ def test_no_promise_is_broken_under_faults(mode: str) -> None:
     assert not missing, f"never happened in {seed - FIRST} seeds: {missing}"
 
 
+@pytest.mark.parametrize("mode", ["", " --catalog", " --members"])
+def test_a_report_tells_how_to_run_its_seed_again(mode: str) -> None:
+    """Determinism (faults.md 3.3): without its mode a seed is another run."""
+    report = Report(
+        seed=7,
+        nodes=5,
+        catalog=mode == " --catalog",
+        members=mode == " --members",
+        virtual_s=1.0,
+        digest="",
+    )
+
+    assert report.replay == f"scripts/simulate.py --seeds 7:8 --nodes 5{mode}"
+
+
 def test_a_seed_is_a_run() -> None:
     """Determinism (faults.md 3.3): three seeds twice, in processes of different hash seeds, equal traces."""
     program = (
