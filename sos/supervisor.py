@@ -75,6 +75,11 @@ def open_listener(address: Address, *, purpose: str, flag: str) -> socket.socket
     return listener
 
 
+def _open_private(path: str, flags: int) -> int:
+    """Logs name buckets and keys: they are as private as the data beside them."""
+    return os.open(path, flags, 0o600)
+
+
 def prepare_directory(path: str) -> bool:
     """Make the data directory, 0700, or prove that it can be written; whether it is new.
 
@@ -161,7 +166,7 @@ class Node:
             self.config, gateway=gateway, sockets=sockets, link_token=self._link_token
         )
         environment = {k: v for k, v in os.environ.items() if k not in _SECRET_ENV}
-        log = None if self._log_path is None else open(self._log_path, "ab")  # noqa: SIM115
+        log = None if self._log_path is None else open(self._log_path, "ab", opener=_open_private)  # noqa: SIM115
         try:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module names
                 child_command(module, str(memory)),

@@ -166,7 +166,16 @@ class FeatureNotImplemented(
     message="A header (or query) you provided implies functionality that is not implemented",
     fields=("Header", "additionalMessage"),
 ):
-    """What we do not do is refused, never accepted and dropped (s3.md 0)."""
+    """What we do not do is refused, never accepted and dropped (s3.md 0).
+
+    Clients show the message alone, so it says what was asked for: ``POST ?uploads`` of a large upload.
+    """
+
+    def __init__(
+        self, *values: str, message: str = "", headers: Headers = (), close: bool = False
+    ) -> None:
+        message = message or ": ".join((self.default_message, *values[-1:]))
+        super().__init__(*values, message=message, headers=headers, close=close)
 
 
 class InvalidArgument(S3Error, status=400, message="Invalid Argument", fields=ARGUMENT):

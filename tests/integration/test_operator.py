@@ -39,6 +39,32 @@ def test_a_demo_on_a_taken_port_names_its_own_flag_and_leaves_nothing(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_demo_keeps_all_its_files_private(tmp_path: Path) -> None:
+    """Faults 89: 0600 and 0700, the logs too, also in a directory that everybody may enter."""
+    data = tmp_path / "demo"
+    data.mkdir(mode=0o755)
+    s3, admin = free_ports(2)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "sos", "demo", "--nodes", "1", "--data", str(data)),
+            *("--s3-port", str(s3), "--admin-port", str(admin)),
+        ],
+        env={k: v for k, v in os.environ.items() if not k.startswith("SOS_")},
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert any("Ctrl-C stops all" in line for line in process.stdout)
+        modes = {path: path.lstat().st_mode & 0o077 for path in data.rglob("*")}
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert data / "n1.log" in modes
+    assert not any(modes.values()), [str(path) for path, mode in modes.items() if mode]
+
+
 def test_a_demo_over_a_file_or_without_its_memory_is_one_line(tmp_path: Path) -> None:
     """Issue 4: an unusable directory: what to do, no traceback."""
     (tmp_path / "file").write_text("")

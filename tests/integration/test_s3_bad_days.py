@@ -156,6 +156,9 @@ def test_a_damaged_only_replica_is_never_served(endpoint: Endpoint, client: RawC
 
     with pytest.raises(EOFError):
         client.request("GET", f"/{BUCKET}/large")
+    eventually(
+        lambda: not path.exists()
+    )  # in quarantine: until then another reader is cut off as well
     with endpoint.client() as other:
         answer = other.request("GET", f"/{BUCKET}/large")
 
