@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from typing import Final
 
 SOCKET_NAME: Final = "link.sock"
@@ -44,8 +45,13 @@ class LinkAddress:
             raise
         return connection
 
+    def remove(self) -> None:
+        """Take the socket file away: nobody listens any more. One that a dead core left stays for the next."""
+        with suppress(OSError):
+            os.unlink(self._path)
+
     def close(self) -> None:
-        """Give the descriptor back; the socket file stays until the next core replaces it."""
+        """Give the descriptor back."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

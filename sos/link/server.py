@@ -214,4 +214,5 @@ class LinkServer:
         self._server.close()
         for connection in list(self.connections):
             connection.hang_up()
+        self._address.remove()
         self._address.close()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.cluster import REPOSITORY, Cluster, free_ports
+from tests.integration.cluster import REPOSITORY, Cluster, free_ports, is_alive
 
 
 def _demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -95,3 +95,17 @@ def test_a_node_of_another_region_does_not_take_part(tmp_path: Path) -> None:
         odd.process, odd.flags = None, []
         cluster.start_node(odd)
         cluster.wait_ready()
+
+
+def test_a_stopped_node_leaves_files_and_no_sockets(tmp_path: Path) -> None:
+    """Its directory can be copied and archived as it is; no process, no port and no socket stays behind."""
+    with Cluster(tmp_path, count=1) as cluster:
+        cluster.start()
+        node = cluster.nodes[0]
+        pids = list(node.children().values())
+        assert cluster.stop_node(node) == 0
+        assert not any(is_alive(pid) for pid in pids)
+        assert not any(path.is_socket() for path in node.data.rglob("*"))
+        for port in (node.s3_port, node.admin_port, node.node_port, node.node_port + 1):
+            with socket.create_server(("127.0.0.1", port)):
+                continue
