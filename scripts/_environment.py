@@ -106,6 +106,10 @@ def run_inside(kind: str) -> None:
 
     ``execv`` adds no parent process: a signal to the script still reaches what the user started.
     """
-    ensure_environment(kind)
+    try:
+        ensure_environment(kind)
+    except KeyboardInterrupt:
+        say("stopped; run this again and it begins anew")
+        raise SystemExit(130) from None
     if Path(sys.prefix).resolve() != VENV.resolve():
         os.execv(str(PYTHON), [str(PYTHON), *sys.argv])

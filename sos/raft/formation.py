@@ -126,7 +126,9 @@ class Formation:
                 async with asyncio.timeout(_LOOK_S):
                     await self._changed.wait()
             except TimeoutError:
-                continue
+                # Ask again: who was asked before it heard of an incarnation that is gone has declined, and
+                # nothing that happens later would make it or this node speak.
+                self._advance()
         if self._failure is not None:
             raise self._failure
         return self._record()

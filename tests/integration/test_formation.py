@@ -19,6 +19,7 @@ from sos.errors import FatalStop, StartRefused
 from sos.raft import formation
 from sos.raft.boots import PeerBoots
 from sos.raft.formation import form
+from sos.raft.formation_messages import Prepare, Report, decode
 from sos.raft.founding import Founder
 from sos.raft.handshake import LocalIdentity
 from sos.raft.identity import DataDirectory, Empty, Formed, Prepared
@@ -314,6 +315,48 @@ def test_a_node_wiped_while_others_are_prepared_starts_a_higher_round(
         assert isinstance(promise, Prepared)
         assert promise.cluster_id != record.cluster_id
         assert old not in [listed.node for listed in record.members]
+        await _stop(*members)
+
+    asyncio.run(scenario())
+
+
+def test_a_promise_that_was_asked_for_too_early_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """protocols.md 2.3: who has not heard yet that a recorded incarnation is gone declines; that must not be
+    the last word, or nothing forms until somebody restarts."""
+    heard = formation.Formation.on_message
+    held: list[tuple[formation.Formation, str, bytes]] = []
+    declined: list[str] = []
+    is_late = True
+
+    def late(self: formation.Formation, peer: str, payload: bytes, /) -> None:
+        message = decode(payload)
+        if is_late and self._founder.name == "n3":
+            if isinstance(message, Report) and peer[:3] == "n2@":
+                held.append((self, peer, payload))
+                return
+            if isinstance(message, Prepare):
+                declined.append(peer)
+        heard(self, peer, payload)
+
+    async def scenario() -> None:
+        nonlocal is_late
+        members = _cluster(tmp_path)
+        for member in members:
+            await member.start(_die_before("write_formed"))
+        await until(lambda: all(m.task is not None and m.task.done() for m in members), "all dead")
+        await members[1].wipe()
+        await _stop(*members)
+        monkeypatch.setattr(formation.Formation, "on_message", late)
+        for member in members:
+            await member.start()
+        # Once at the beginning of the round, once more when n2 has promised: then n1 has no other cause to ask.
+        await until(lambda: len(declined) >= 2 and len(held) >= 2, "n3 declined")
+        is_late = False
+        for report in held:
+            heard(*report)
+        await _formed(*members)
         await _stop(*members)
 
     asyncio.run(scenario())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -109,3 +111,24 @@ def test_a_stopped_node_leaves_files_and_no_sockets(tmp_path: Path) -> None:
         for port in (node.s3_port, node.admin_port, node.node_port, node.node_port + 1):
             with socket.create_server(("127.0.0.1", port)):
                 continue
+
+
+def test_ctrl_c_while_the_environment_is_made_is_no_traceback(tmp_path: Path) -> None:
+    """The first minute of `python3 scripts/demo.py` is an installation: it can be stopped like the rest."""
+    for name in ("pyproject.toml", "requirements.lock", "requirements-dev.lock"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    shutil.copytree(REPOSITORY / "scripts", tmp_path / "scripts")
+    process = subprocess.Popen(
+        [sys.executable, "scripts/demo.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert "making an environment" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert output == "stopped; run this again and it begins anew\n"
