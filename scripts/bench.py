@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import contextlib
 import hashlib
 import json
@@ -503,6 +504,7 @@ async def run_all(arguments: argparse.Namespace) -> Figures:
         bench = Bench(ports, keys, figures, arguments.scale, lambda: _cpu_s(pids))
         for run in range(arguments.runs):
             say(f"run {run + 1} of {arguments.runs}")
+                gc.collect()
             baseline_disk(figures, Path(directory))
             await baseline_http(figures, free_ports(1)[0])
             await bench.prepare(run)
