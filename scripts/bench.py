@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -504,7 +504,7 @@ async def run_all(arguments: argparse.Namespace) -> Figures:
         bench = Bench(ports, keys, figures, arguments.scale, lambda: _cpu_s(pids))
         for run in range(arguments.runs):
             say(f"run {run + 1} of {arguments.runs}")
-                gc.collect()
+            gc.collect()
             baseline_disk(figures, Path(directory))
             await baseline_http(figures, free_ports(1)[0])
             await bench.prepare(run)
