@@ -5,56 +5,59 @@
     python3 scripts/check.py --list        the parts, with what each is for
 
 Needs nothing but Python 3.11+ and a package index: it makes its own environment from `requirements-dev.lock`.
-No test needs root or a system package.
+Two commands run at a time; what one prints appears when it has ended. Tests of failing and full disks need strace
+(installed where this runs as root on Debian) and root; elsewhere they are skipped by name.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from typing import IO
 
-from _environment import PYTHON, ROOT, run_inside, say
+from _environment import PYTHON, ROOT, install_debian_packages, run_inside, say
+
+LANES = 2
+# A lane's test nodes take their ports here, so that two lanes never meet.
+LANE_PORTS = ("10000-21300", "21300-32700")
+LIFE_SIGN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One part of the checks: commands that all must succeed. ``seconds_max`` ends a hung one.
 
-    Leading ``NAME=value`` words of a command are its environment. ``together``: the commands run at the same time.
+    Leading ``NAME=value`` words of a command are its environment.
     """
 
     name: str
     purpose: str
     commands: tuple[tuple[str, ...], ...]
     seconds_max: int
-    together: bool = False
 
 
 def _pytest(*paths: str) -> tuple[str, ...]:
-    return (str(PYTHON), "-m", "pytest", "-q", *paths)
+    return (str(PYTHON), "-m", "pytest", "-q", "-rs", *paths)
 
 
-def _two_at_a_time(*folders: str) -> tuple[tuple[str, ...], ...]:
-    """Two commands that share the test files of ``folders``: what waits for processes leaves the cores idle.
-
-    Dealt by size, largest first. Each half takes its ports from a range of its own, so that they never meet.
-    """
-    files = [path for folder in folders for path in ROOT.glob(f"tests/{folder}/test_*.py")]
+def _halves(folder: str) -> tuple[tuple[str, ...], ...]:
+    """Two commands that share the test files of a folder, dealt by size, largest first."""
+    files = list(ROOT.glob(f"tests/{folder}/test_*.py"))
     files.sort(key=lambda path: (-path.stat().st_size, path.name))
-    halves = ([], []) if len(files) < 2 else (files[0::4] + files[3::4], files[1::4] + files[2::4])
-    ranges = ("10000-21300", "21300-32700")
+    halves = (files[0::4] + files[3::4], files[1::4] + files[2::4])
     return tuple(
-        (f"SOS_TEST_PORTS={ports}", *_pytest(*(str(path.relative_to(ROOT)) for path in half)))
-        for half, ports in zip(halves, ranges, strict=True)
-        if half
+        _pytest(*(str(path.relative_to(ROOT)) for path in half)) for half in halves if half
     )
 
 
+# In the order in which they begin: what fails soonest first, then the longest, so that both lanes end together.
 PARTS = (
     Part(
         name="lint",
@@ -71,55 +74,110 @@ PARTS = (
         commands=((str(PYTHON), "-m", "mypy", "--strict", "sos", "tests"),),
         seconds_max=240,
     ),
-    Part(name="unit", purpose="pure modules by table", commands=_two_at_a_time("unit"), seconds_max=240, together=True),
-    Part(name="property", purpose="hypothesis", commands=_two_at_a_time("property"), seconds_max=240, together=True),
+    Part(name="unit", purpose="pure modules by table", commands=_halves("unit"), seconds_max=240),
+    Part(name="integration", purpose="three real nodes on loopback", commands=_halves("integration"), seconds_max=600),
     Part(
         name="sim",
-        purpose="real engines on virtual time: three minutes of fresh seeds in each of two processes",
-        commands=(
-            ("SOS_SIM_SECONDS=180", *_pytest("tests/sim")),
-            ("SOS_SIM_SECONDS=180", "SOS_SIM_FIRST=1000000", *_pytest("tests/sim/test_sim_raft.py")),
-        ),
+        purpose="real engines on virtual time: three minutes of fresh seeds",
+        commands=(("SOS_SIM_SECONDS=180", *_pytest("tests/sim")),),
         seconds_max=600,
-        together=True,
     ),
-    Part(name="crash", purpose="every crash state of the durable paths", commands=_two_at_a_time("crash"), seconds_max=400, together=True),
-    Part(name="compat", purpose="S3 by independent clients", commands=_two_at_a_time("compat"), seconds_max=300, together=True),
-    Part(name="integration", purpose="three real nodes on loopback", commands=_two_at_a_time("integration"), seconds_max=500, together=True),
-    Part(name="hostile", purpose="raw sockets and strangers", commands=_two_at_a_time("hostile"), seconds_max=200, together=True),
+    Part(name="crash", purpose="every crash state of the durable paths", commands=_halves("crash"), seconds_max=400),
     Part(name="chaos", purpose="faults under load, then the history is judged", commands=(_pytest("tests/chaos"),), seconds_max=300),
+    Part(name="compat", purpose="S3 by independent clients", commands=_halves("compat"), seconds_max=300),
+    Part(name="hostile", purpose="raw sockets and strangers", commands=_halves("hostile"), seconds_max=300),
+    Part(name="property", purpose="hypothesis", commands=_halves("property"), seconds_max=240),
 )  # fmt: skip
 
 
-def _start(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """Start one command in a process group of its own, so that nothing it started outlives it."""
-    count = next(at for at, word in enumerate(command) if "=" not in word)
-    settings = dict(word.split("=", 1) for word in command[:count])
-    return subprocess.Popen(
-        command[count:], cwd=ROOT, env={**os.environ, **settings}, start_new_session=True
-    )
+class Job:
+    """One command of a part, running. Its output is kept until it has ended."""
+
+    def __init__(self, part: Part, command: tuple[str, ...], lane: int) -> None:
+        count = next(at for at, word in enumerate(command) if "=" not in word)
+        settings = dict(word.split("=", 1) for word in command[:count])
+        self.part = part
+        self.lane = lane
+        self.started = time.monotonic()
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by show
+        # a process group of its own, so that nothing it started outlives it
+        self._process = subprocess.Popen(
+            command[count:],
+            cwd=ROOT,
+            env={**os.environ, "SOS_TEST_PORTS": LANE_PORTS[lane], **settings},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def passed(self) -> bool | None:
+        """None while it runs; ends it when it is over its time."""
+        code = self._process.poll()
+        if code is None and self.seconds > self.part.seconds_max:
+            self.end()
+            say(f"error: {self.part.name} is not done after {self.part.seconds_max} s, ended")
+            return False
+        return None if code is None else code == 0
+
+    def end(self) -> None:
+        """Kill what is left of its process group."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def show(self) -> None:
+        """Print what it wrote."""
+        self._output.seek(0)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(self._output.read())
+        sys.stdout.flush()
+        self._output.close()
 
 
-def _wait(process: subprocess.Popen[bytes], seconds_max: float) -> bool:
+def run(parts: list[Part]) -> dict[str, tuple[bool, float]]:
+    """Whether each part passed, and the seconds its commands took together."""
+    waiting = [(part, command) for part in parts for command in part.commands]
+    results = {part.name: (True, 0.0) for part in parts}
+    running: list[Job] = []
+    told = time.monotonic()
     try:
-        return process.wait(timeout=seconds_max) == 0
-    except subprocess.TimeoutExpired:
-        say(f"error: not done after {seconds_max:.0f} s, ended: {process.args!r}")
-        return False
+        while waiting or running:
+            while waiting and len(running) < LANES:
+                lane = ({*range(LANES)} - {job.lane for job in running}).pop()
+                running.append(Job(*waiting.pop(0), lane))
+            for job in list(running):
+                passed = job.passed()
+                if passed is None:
+                    continue
+                running.remove(job)
+                before, seconds = results[job.part.name]
+                results[job.part.name] = (before and passed, seconds + job.seconds)
+                say(f"--- {job.part.name}: {job.part.purpose} ({job.seconds:.0f} s)")
+                job.show()
+            if time.monotonic() - told > LIFE_SIGN_S:
+                told = time.monotonic()
+                names = ", ".join(f"{job.part.name} for {job.seconds:.0f} s" for job in running)
+                say(f"    running: {names}; waiting: {len(waiting)} commands")
+            time.sleep(0.1)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        for job in running:
+            job.end()
+    return results
 
 
-def _run(part: Part) -> bool:
-    """Run the commands of one part; whether all succeeded."""
-    if not part.together:
-        return all(_wait(_start(command), part.seconds_max) for command in part.commands)
-    end = time.monotonic() + part.seconds_max
-    processes = [_start(command) for command in part.commands]
-    results = [_wait(process, max(0.0, end - time.monotonic())) for process in processes]
-    return all(results)
+def _bring_strace() -> None:
+    """The tests that make system calls fail are worth a package; without it they are skipped."""
+    if shutil.which("strace") is not None:
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get") is not None:
+        say("strace is missing: installing it")
+        if install_debian_packages(["strace"]):
+            return
+    say("no strace here: tests of failing and slow disks will be skipped")
 
 
 def main() -> int:
@@ -142,18 +200,20 @@ def main() -> int:
             f"no such part: {', '.join(unknown)}; there are: {', '.join(part.name for part in PARTS)}"
         )
     run_inside("dev")
+    _bring_strace()
     chosen = [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
-    results: list[tuple[str, bool, float]] = []
-    for part in chosen:
-        say(f"--- {part.name}: {part.purpose}")
-        start = time.monotonic()
-        passed = _run(part)
-        results.append((part.name, passed, time.monotonic() - start))
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # both end the commands first
+    start = time.monotonic()
+    try:
+        results = run(chosen)
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
     say("--- summary")
-    for name, passed, seconds in results:
+    for name, (passed, seconds) in results.items():
         say(f"{'passed' if passed else 'FAILED'}  {name:12} {seconds:6.1f} s")
-    say(f"        in all       {sum(seconds for _, _, seconds in results):6.1f} s")
-    return 0 if all(passed for _, passed, _ in results) else 1
+    say(f"        in all       {time.monotonic() - start:6.1f} s, {LANES} commands at a time")
+    return 0 if all(passed for passed, _ in results.values()) else 1
 
 
 if __name__ == "__main__":

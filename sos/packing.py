@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
@@ -43,6 +44,29 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - schem
         raise
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise PackingError(f"not msgpack: {type(error).__name__}") from error
+
+
+def unpack_each(values: Sequence[bytes]) -> list[Any]:
+    """``unpack`` of each, in one pass of the library: a third less for the small values of a page of rows.
+
+    Only for bytes that passed a checksum of ours: two values that are broken in ways that match are not told from
+    two good ones. Raises: PackingError, without telling which.
+    """
+    size_bytes = sum(map(len, values))
+    unpacker = msgpack.Unpacker(
+        raw=False, strict_map_key=False, ext_hook=_refuse_extension, max_buffer_size=size_bytes
+    )
+    try:
+        unpacker.feed(b"".join(values))
+        unpacked = list(unpacker)
+    except PackingError:
+        raise
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise PackingError(f"not msgpack: {type(error).__name__}") from error
+    # It stops before an incomplete value and says nothing.
+    if len(unpacked) != len(values) or unpacker.tell() != size_bytes:
+        raise PackingError("not one complete value each")
+    return unpacked
 
 
 def _refuse_extension(code: int, data: bytes) -> object:

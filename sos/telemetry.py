@@ -20,6 +20,8 @@ import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
+from json.encoder import encode_basestring_ascii as encode_string
+from math import isfinite
 from typing import Any, Final, TextIO
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -103,17 +105,25 @@ class Log:
         if second != self._second:
             self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second
-        line: dict[str, object] = {}
-        request_id = _REQUEST_ID.get()
-        if request_id:
-            line["request_id"] = request_id
         if fields.pop("exc_info", False):
-            line["traceback"] = traceback.format_exc()
-        line.update(fields)
+            fields = {"traceback": traceback.format_exc(), **fields}
+        if request_id := _REQUEST_ID.get():
+            fields = {"request_id": request_id, **fields}
         beginning = self._beginnings.get((level, event)) or self._begin(level, event)
         stamp = f"{self._second_text}.{int(now * 1000) % 1000:03d}Z"
-        rest = self._encode(line)
-        return f'{{"time": "{stamp}", {beginning}{", " if line else ""}{rest[1:]}\n'
+        rest = "".join(
+            [
+                f", {encode_string(name)}: {encode_string(value) if type(value) is str else self._text(value)}"
+                for name, value in fields.items()
+            ]
+        )
+        return f'{{"time": "{stamp}", {beginning}{rest}}}\n'
+
+    def _text(self, value: object) -> str:
+        """A value that is no plain text, in JSON. The encoder's set-up would cost more than a number."""
+        if type(value) is int or (type(value) is float and isfinite(value)):
+            return repr(value)
+        return self._encode(value)
 
     def _begin(self, level: str, event: str) -> str:
         """What all lines of an event share, as it stands in them."""
@@ -225,6 +235,28 @@ class Gauge:
         return ["gauge", self.name, self.help, [], [[[], float(self._read())]]]
 
 
+class LabelledGauge:
+    """Numbers that are read when someone asks, one per combination of label values."""
+
+    __slots__ = ("_read", "help", "labels", "name")
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        labels: tuple[str, ...],
+        read: Callable[[], Iterable[tuple[tuple[str, ...], float]]],
+    ) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels = labels
+        self._read = read
+
+    def sample(self) -> list[Any]:
+        rows = [[list(labels), float(value)] for labels, value in self._read()]
+        return ["gauge", self.name, self.help, list(self.labels), rows]
+
+
 class Histogram:
     """Counts of observations up to each bound, per combination of label values."""
 
@@ -255,7 +287,7 @@ class Metrics:
     """The numbers of one process."""
 
     def __init__(self) -> None:
-        self._all: list[Counter | Gauge | Histogram] = []
+        self._all: list[Counter | Gauge | LabelledGauge | Histogram] = []
 
     def counter(self, name: str, help_text: str, *labels: str) -> Counter:
         metric = Counter(name, help_text, labels)
@@ -264,6 +296,17 @@ class Metrics:
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> Gauge:
         metric = Gauge(name, help_text, read)
+        self._all.append(metric)
+        return metric
+
+    def gauges(
+        self,
+        name: str,
+        help_text: str,
+        labels: tuple[str, ...],
+        read: Callable[[], Iterable[tuple[tuple[str, ...], float]]],
+    ) -> LabelledGauge:
+        metric = LabelledGauge(name, help_text, labels, read)
         self._all.append(metric)
         return metric
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from urllib.parse import parse_qsl, urlsplit
 
-from sos.blob.connection import Buffer, Connection, data_of, deadline
+from sos.blob.body import IncomingBody
+from sos.blob.connection import Buffer, Connection, deadline
 from sos.blob.wire import (
     AnswerHead,
     Frame,
     RequestHead,
     Status,
-    WireError,
-    decode_end,
     encode_answer,
     encode_end,
 )
 from sos.catalog.model import NodeId
 from sos.checksum import combine_crc64nvme
 from sos.errors import Corruption, Unavailable
-from sos.limits import DRAIN_BYTES_MAX, PEER_BODY_IDLE_S_MAX, PEER_CONNECT_S_MAX
+from sos.limits import DRAIN_BYTES_MAX, PEER_BODY_IDLE_S_MAX
 
 
 class PeerExchange:
@@ -33,12 +32,12 @@ class PeerExchange:
         self.sender = sender
         self.is_answered = False
         self._connection = connection
-        self._body_left = head.has_body
+        self._body = IncomingBody(connection, expected=head.has_body, voidable=False)
 
     @property
     def body_left(self) -> bool:
         """Whether the peer still has a body under way: the connection cannot take another request before its end."""
-        return self._body_left
+        return not self._body.is_complete
 
     def accept(self) -> None:
         """Tell the peer to send its body: nothing stands against it so far."""
@@ -46,27 +45,12 @@ class PeerExchange:
             Frame.ANSWER, encode_answer(AnswerHead(status=Status.ACCEPTED))
         )
 
-    async def body(self) -> AsyncIterator[tuple[memoryview, int]]:
+    def body(self) -> AsyncGenerator[tuple[memoryview, int], None]:
         """Pieces with their CRC64NVME, each found right, to the authentic end of the body.
 
         Raises: WireError, PeerUnreachable (silent or gone).
         """
-        size_bytes, crc64 = 0, 0
-        while self._body_left:
-            async with deadline(PEER_BODY_IDLE_S_MAX):
-                kind, payload = await self._connection.read_frame()
-            match kind:
-                case Frame.DATA:
-                    data, crc = data_of(payload)
-                    crc64 = combine_crc64nvme(crc64, crc, len(data)) if size_bytes else crc
-                    size_bytes += len(data)
-                    yield data, crc
-                case Frame.END:
-                    self._body_left = False
-                    if decode_end(self._connection.open_seal(kind, payload)) != (size_bytes, crc64):
-                        raise WireError("the body is not the one that was sent")
-                case _:
-                    raise WireError(f"unexpected frame {kind.name}")
+        return self._body.pieces()
 
     async def answer(
         self, status: Status, text: str = "", *, size_bytes: int = 0, crc64: int = 0
@@ -106,11 +90,4 @@ class PeerExchange:
 
     async def drain_body(self) -> None:
         """Read what the peer still sends, so that it gets to read our answer; a long rest is cut off."""
-        left = DRAIN_BYTES_MAX
-        while self._body_left and left > 0:
-            async with deadline(PEER_CONNECT_S_MAX):
-                kind, payload = await self._connection.read_frame()
-            left -= len(payload)
-            if kind is Frame.END:
-                self._connection.open_seal(kind, payload)
-            self._body_left = kind is Frame.DATA
+        await self._body.discard(DRAIN_BYTES_MAX)

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sos.blob.connection import Buffer, Connection, data_of, deadline
+from sos.blob.body import IncomingBody
+from sos.blob.connection import Buffer, Connection, deadline
 from sos.blob.handshake import PeerAddress, PeerIdentity, greet
 from sos.blob.peer import split_ids
 from sos.blob.peer_errors import Damaged, NotHere, PeerFull, PeerRefused, PeerUnreachable
@@ -19,7 +20,6 @@ from sos.blob.wire import (
     Status,
     WireError,
     decode_answer,
-    decode_end,
     encode_end,
     encode_request,
 )
@@ -44,39 +44,19 @@ class PeerAnswer:
     """The answer to a call: its head, and its body as it arrives."""
 
     def __init__(self, connection: Connection, head: AnswerHead) -> None:
-        self._connection = connection
-        self._body_left = head.has_body
+        self._body = IncomingBody(connection, expected=head.has_body, voidable=True)
         self.head = head
 
     @property
     def is_complete(self) -> bool:
-        return not self._body_left
+        return self._body.is_complete
 
-    async def body(self) -> AsyncGenerator[tuple[memoryview, int], None]:
+    def body(self) -> AsyncGenerator[tuple[memoryview, int], None]:
         """Pieces with their CRC64NVME, each found right, to the authentic end.
 
         Raises: Damaged (the peer found its copy bad in mid-body), PeerUnreachable.
         """
-        size_bytes, crc64 = 0, 0
-        while self._body_left:
-            async with deadline(PEER_BODY_IDLE_S_MAX):
-                kind, payload = await self._connection.read_frame()
-            match kind:
-                case Frame.DATA:
-                    data, crc = data_of(payload)
-                    crc64 = combine_crc64nvme(crc64, crc, len(data)) if size_bytes else crc
-                    size_bytes += len(data)
-                    yield data, crc
-                case Frame.END:
-                    end = decode_end(self._connection.open_seal(kind, payload))
-                    if end != (size_bytes, crc64):
-                        raise WireError("the body is not the one that was sent")
-                    self._body_left = False
-                case Frame.ABORT:
-                    self._body_left = False
-                    raise Damaged("the peer found its copy damaged")
-                case _:
-                    raise WireError(f"unexpected frame {kind.name}")
+        return self._body.pieces()
 
 
 class PutStream:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from sos.catalog.environment import Transaction
 from sos.catalog.keys import PIECE, deep_node, root_node, seek_key, successor
-from sos.catalog.model import KeyPage, ListedObject
+from sos.catalog.model import KeyPage
 from sos.catalog.records import decode_listed
 
 
@@ -57,10 +57,10 @@ def list_keys(
     limit: int,
 ) -> KeyPage:
     """The first ``limit`` entries greater than ``after``: keys, and common prefixes in place of what they hold."""
-    objects: list[ListedObject] = []
+    found: list[tuple[bytes, bytes, bytes]] = []
     common_prefixes: list[str] = []
     if limit <= 0:
-        return KeyPage(objects=objects, common_prefixes=common_prefixes, last=None, truncated=False)
+        return KeyPage(objects=[], common_prefixes=[], last=None, truncated=False)
     start, cut = prefix.encode(), delimiter.encode()
     target = _first_target(start, cut, after.encode())
     last: bytes | None = None
@@ -69,24 +69,23 @@ def list_keys(
     while target is not None:
         rows = rows_from(transaction, bucket_id, target)
         target = None
-        for key, row_key, value in rows:
+        for row in rows:
+            key = row[0]
             if not key.startswith(start):
                 break
             if not left:
                 truncated = True
                 break
             left -= 1
-            end = key.find(cut, len(start)) if cut else -1
-            if end < 0:
-                objects.append(decode_listed(key.decode(), row_key, value))
-                last = key
-                continue
-            last = key[: end + len(cut)]
-            common_prefixes.append(last.decode())
-            target = successor(last)
-            break
+            if cut and (end := key.find(cut, len(start))) >= 0:
+                last = key[: end + len(cut)]
+                common_prefixes.append(last.decode())
+                target = successor(last)
+                break
+            last = key
+            found.append(row)
     return KeyPage(
-        objects=objects,
+        objects=decode_listed(found),
         common_prefixes=common_prefixes,
         last=None if last is None else last.decode(),
         truncated=truncated,

@@ -5,7 +5,7 @@ documents, errors. Promises: nothing a client says is dropped silently; equal by
 Refuses to know Raft, LMDB, disks; only ``app``, ``body`` and the modules of the connection know a socket.
 
 One request, in the order of s3.md 1.0 (every step raises ``errors.S3Error``; the first failure answers):
-    head.parse_head(method, target: str | bytes, raw_headers: [(bytes, bytes)]) -> RequestHead          step 1
+    wire.parse_head(bytes) -> WireHead   head.parse_head(wire) -> RequestHead                           step 1
     target.parse_target(head, settings: S3Settings(region, domains, superset)) -> Target(kind, ...)     step 2
     sigv4.parse_authorization(head, region=, now_ms=) -> Claim | Anonymous  (the app refuses Anonymous) step 3
     sigv4.verify(claim, secret_key, head, keys: SigningKeys) -> Verified      look claim.access_key up before
@@ -29,6 +29,7 @@ Answers:
     listing_xml.render_list_objects, render_list_objects_v2(operation, page, owner_id=, next_token=),
         render_list_versions, render_list_multipart_uploads   (``page``: catalog.model.KeyPage)
     subresources.render_subresource(operation, owner_id=)   raises the 404 of what is not configured
+    sending.AnswerSender(budget_bytes)   .send(stream, size_bytes, connection)   all streamed answers of a gateway
     metadata.DEFAULT_CONTENT_TYPE   checksums.checksum_headers(checksum)   dates.format_http_date(seconds)
-    errors.s3_error_for(rejection, Subject(...)) -> S3Error(status, code, message, fields, headers, close)
+    refusals.s3_error_for(rejection, Subject(...)) -> S3Error(status, code, message, fields, headers, close)
 """

@@ -19,11 +19,13 @@ from sos.s3.errors import (
     RequestTimeout,
     S3Error,
     ServiceUnavailable,
-    unavailable_error,
+    SlowDown,
 )
 from sos.s3.exchange import XML, Exchange, RequestIds, Response
 from sos.s3.head import parse_head, printable
+from sos.s3.refusals import unavailable_error
 from sos.s3.request_body import BodyIdle, ClientGone
+from sos.s3.sending import AnswerSender
 from sos.s3.target import parse_target
 from sos.s3.wire import render_head
 from sos.s3.xml import render_error
@@ -61,6 +63,7 @@ class S3App:
         self._dispatch: Callable[[Exchange], Awaitable[Response]] | None = None
         self._settings = settings
         self._ids = RequestIds(ids)
+        self._sender = AnswerSender()
         self._shows_index = shows_index
         self._date_s = 0
         self._date_text = ""
@@ -142,6 +145,10 @@ class S3App:
             refusal = InternalError()
         except ClientGone:
             raise
+        except MemoryError:
+            log.error("s3.request.memory", operation=seen.operation)
+            # of a read it is certain that it changed nothing
+            refusal = SlowDown() if wire.method in ("GET", "HEAD") else InternalError()
         except Exception as error:  # noqa: BLE001 - our bug: the client gets a 500 with the request id
             log.error("s3.request.bug", error=repr(error), operation=seen.operation, exc_info=True)
             refusal = InternalError()
@@ -150,7 +157,7 @@ class S3App:
         return self._error_response(refusal, seen.resource, request_id)
 
     async def _serve(self, wire: WireHead, body: RequestBody, seen: _Seen) -> Response:
-        head = parse_head(wire.method, wire.target, wire.headers)
+        head = parse_head(wire)
         seen.resource = printable(head.path)
         target = parse_target(head, self._settings)
         seen.see(target)
@@ -176,13 +183,11 @@ class S3App:
 
     # --- the answer -----------------------------------------------------------------------------
     def _render(self, response: Response, request_id: str, *, closes: bool) -> bytes:
-        headers = [
-            ("x-amz-request-id", request_id),
-            ("x-amz-id-2", self._ids.host_id(request_id)),
-            ("Date", self._date()),
-            ("Server", "SOS"),
-            *response.headers,
-        ]
+        own_lines = (
+            f"x-amz-request-id: {request_id}\r\nx-amz-id-2: {self._ids.host_id(request_id)}\r\n"
+            f"Date: {self._date()}\r\nServer: SOS\r\n"
+        )
+        headers = [*response.headers]
         if response.status not in _BODYLESS:
             length = response.content_length
             headers.append(
@@ -192,7 +197,7 @@ class S3App:
             headers.append(("Connection", "close"))
         if self._shows_index and (index := SERVED_INDEX.get()):
             headers.append(("x-sos-index", str(index)))
-        return render_head(response.status, headers)
+        return render_head(response.status, headers, own_lines)
 
     async def _send(
         self, response: Response, method: str, request_id: str, connection: Connection
@@ -209,9 +214,8 @@ class S3App:
         else:
             connection.write(head)
             try:
-                async for view in stream:
-                    connection.write(view)
-                    await connection.drain()
+                assert response.content_length is not None, "a stream tells its length"
+                await self._sender.send(stream, response.content_length, connection)
             finally:
                 await stream.aclose()
             return

@@ -70,9 +70,8 @@ def _canonical_headers(head: RequestHead, signed_headers: tuple[str, ...]) -> It
         return
     # The client may have sent Latin-1 and signed that, or sent Latin-1 and signed UTF-8.
     raw: dict[str, list[bytes]] = {}
-    for raw_name, raw_value in head.raw_headers:
-        value_bytes = b" ".join(raw_value.split())
-        raw.setdefault(raw_name.decode("latin-1").lower(), []).append(value_bytes)
+    for name, raw_value in head.raw_headers:
+        raw.setdefault(name, []).append(b" ".join(raw_value.split()))
     as_sent = [(name, b",".join(raw.get(name, []))) for name in signed_headers]
     yield b"".join([b"%s:%s\n" % (name.encode(), value) for name, value in as_sent])
     as_utf8 = [(name, value.decode("latin-1").encode()) for name, value in as_sent]

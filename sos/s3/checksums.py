@@ -10,7 +10,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sos.catalog.model import Checksum, ChecksumAlgorithm
 from sos.checksum import Buffer, RunningChecksum, crc32, crc32c, crc64nvme
@@ -80,9 +80,8 @@ _TABLE: Final[dict[ChecksumAlgorithm, _Row]] = {
 _BY_HEADER: Final = {f"{HEADER_PREFIX}{algorithm.value}": algorithm for algorithm in _TABLE}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DigestPlan:
-    """What the client promised about the body. ``None``: not promised.
+class DigestPlan(NamedTuple):
+    """What the client promised about the body; a named tuple: one per upload. ``None``: not promised.
 
     ``algorithm`` is computed and stored, with or without a promise. ``trailer``: the header name, announced by
     ``x-amz-trailer``, whose value follows the body.
@@ -103,8 +102,7 @@ class DigestPlan:
 _DEFAULT_PLAN: Final = DigestPlan(algorithm=ChecksumAlgorithm.CRC64NVME)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Digests:
+class Digests(NamedTuple):
     """The verified digests of a whole body."""
 
     md5: bytes

@@ -19,7 +19,7 @@ from sos.s3.errors import (
     MalformedTrailerError,
     SignatureDoesNotMatch,
 )
-from sos.s3.sigv4 import EMPTY_SHA256, PayloadMode, Verified
+from sos.s3.sigv4 import EMPTY_SHA256, PayloadMode, SigningKey, Verified
 
 CHUNK_BYTES_MIN: Final = 8192  # of every chunk but the last (SigV4: sigv4-streaming)
 SIZE_LINE_BYTES_MAX: Final = 128
@@ -36,7 +36,7 @@ _SIGNATURE_NAME: Final = "x-amz-trailer-signature"
 class ChunkSigning:
     """What signatures of chunks continue from: the request's own."""
 
-    signing_key: bytes
+    signing_key: SigningKey
     timestamp: str
     scope: str
     seed_signature: str
@@ -177,7 +177,7 @@ class AwsChunkedDecoder:
         signing = self._signing
         assert signing is not None, "only signed bodies have a chain"
         text = f"AWS4-HMAC-SHA256-{kind}\n{signing.timestamp}\n{signing.scope}\n{self._previous}\n{digests}"
-        expected = hmac.digest(signing.signing_key, text.encode(), "sha256").hex()
+        expected = signing.signing_key.sign(text)
         if not hmac.compare_digest(expected, claimed):
             raise SignatureDoesNotMatch()
         self._previous = expected

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S_MAX: Final = 300.0  # an idle connection; SDK pools rarely rest longer
 LINGER_S_MAX: Final = 1.0  # after an answer that closes: let the client read it
-_WRITE_QUEUE_BYTES_MAX: Final = 2 * MIB  # one block on its way, the next one being read
+WRITE_QUEUE_BYTES_MAX: Final = 2 * MIB  # one block on its way, the next one being read
 _PIPELINED_BYTES_MAX: Final = 256 * KIB
 
 
@@ -91,9 +91,7 @@ class Connection(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)  # uvloop's does not say so by its class
         self._transport = transport
         self._can_half_close = transport.can_write_eof()
-        transport.set_write_buffer_limits(
-            high=_WRITE_QUEUE_BYTES_MAX, low=_WRITE_QUEUE_BYTES_MAX // 2
-        )
+        self.limit_queue(WRITE_QUEUE_BYTES_MAX)
         self.deadline = self.loop.time() + KEEP_ALIVE_S_MAX
         self._task = self.loop.create_task(self._run())
 
@@ -182,6 +180,19 @@ class Connection(asyncio.Protocol):
                 self.deadline = None
         if self._lost:
             raise ClientGone
+
+    async def drain_within(self, seconds: float) -> bool:
+        """As ``drain``, but for ``seconds`` at most; whether the client has taken enough. Raises: ClientGone."""
+        if self._writable is not None:
+            await asyncio.wait((self._writable,), timeout=seconds)
+        if self._lost:
+            raise ClientGone
+        return self._writable is None
+
+    def limit_queue(self, bytes_max: int) -> None:
+        """How much may wait for the client before ``drain`` does; half of it must be gone before it goes on."""
+        if self._transport is not None and not self._lost:
+            self._transport.set_write_buffer_limits(high=bytes_max, low=bytes_max // 2)
 
     def abort(self) -> None:
         """Reset the connection: the only honest end of an answer that cannot be completed."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from sos.catalog.model import AccessKeyId
     from sos.clock import IdSource
@@ -22,6 +21,10 @@ class ByteStream(Protocol):
     """A body that is sent piece by piece; closed whatever happens."""
 
     def __aiter__(self) -> AsyncIterator[memoryview]: ...
+
+    async def restart(self, position: int) -> None:
+        """Let go of what is in memory; the next piece begins ``position`` bytes after the first one's start."""
+        ...
 
     async def aclose(self) -> None: ...
 
@@ -44,12 +47,11 @@ class Exchange(NamedTuple):
     raw_body: RawBody
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
-    """An answer. ``content_length`` is needed for a stream, and tells a HEAD what GET would send."""
+class Response(NamedTuple):
+    """An answer; a named tuple: one per request, on the hot path. ``content_length`` is needed for a stream, and tells a HEAD what GET would send."""
 
     status: int = 200
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
     stream: ByteStream | None = None
     content_length: int | None = None

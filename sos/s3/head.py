@@ -7,13 +7,12 @@ and signatures are made over what was sent (s3.md 2.2, 3.1).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from sos.limits import HEADER_BYTES_MAX
 from sos.s3.errors import InvalidArgument, InvalidURI, RequestHeaderSectionTooLarge
+from sos.s3.wire import WireHead
 
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE_FORM: Final = re.compile(r"https?://[^/?]*", re.IGNORECASE)
@@ -28,7 +27,6 @@ PLAIN_NAMES: Final = frozenset(
         *("host", "user-agent", "x-amz-content-sha256", "x-amz-date", "x-amz-user-agent"),
     }
 )
-_PLAIN_TEXT: Final = {name.encode(): name for name in PLAIN_NAMES}
 _SIGNATURE_PARAMETERS: Final = frozenset(
     {
         "x-amz-algorithm",
@@ -43,9 +41,8 @@ _SIGNATURE_PARAMETERS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHead:
-    """What a client sent before the body.
+class RequestHead(NamedTuple):
+    """What a client sent before the body. A named tuple: one per request, on the hot path.
 
     ``path`` and ``raw_query`` are as sent; bytes that are not UTF-8 stand as surrogates. ``query`` holds every
     pair, percent-decoded; ``params`` the first value of each name. ``headers``: trimmed, repeats joined by ``,``.
@@ -57,55 +54,38 @@ class RequestHead:
     query: tuple[tuple[str, str], ...]
     params: dict[str, str]
     headers: dict[str, str]
-    raw_headers: tuple[tuple[bytes, bytes], ...]
+    raw_headers: list[tuple[str, bytes]]
 
 
-def parse_head(
-    method: str, target: str | bytes, raw_headers: Iterable[tuple[bytes, bytes]]
-) -> RequestHead:
-    """Read a request head. ``target`` is the raw request target; a ``str`` was decoded with surrogateescape.
-
-    Raises: RequestHeaderSectionTooLarge, InvalidURI.
-    """
-    pairs = tuple(raw_headers)
-    headers = read_headers(pairs)
-    if isinstance(target, bytes):
-        target = target.decode("utf-8", "surrogateescape")
+def parse_head(wire: WireHead) -> RequestHead:
+    """Read what HTTP left of a request head. Raises: RequestHeaderSectionTooLarge, InvalidURI."""
+    _check_size(wire)
+    target = wire.target.decode("utf-8", "surrogateescape")
     if not target.startswith("/"):
-        target = _origin_form(method, target)
+        target = _origin_form(wire.method, target)
     path, _, raw_query = target.partition("?")
     query = parse_query(raw_query) if raw_query else ()
     params: dict[str, str] = {}
     for name, value in query:
         params.setdefault(name, value)
     return RequestHead(
-        method=method,
+        method=wire.method,
         path=path,
         raw_query=raw_query,
         query=query,
         params=params,
-        headers=headers,
-        raw_headers=pairs,
+        headers=wire.headers,
+        raw_headers=wire.raw_headers,
     )
 
 
-def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Headers by lower-case name. Values are UTF-8, else Latin-1 (s3.md 3.1)."""
-    headers: dict[str, str] = {}
-    size = 0
-    for raw_name, raw_value in pairs:
-        size += len(raw_name) + len(raw_value) + _LINE_OVERHEAD_BYTES
-        name = _PLAIN_TEXT.get(raw_name) or raw_name.decode("latin-1").lower()
-        try:
-            value = raw_value.decode().strip()
-        except UnicodeDecodeError:
-            value = raw_value.decode("latin-1").strip()
-        if name in headers:
-            value = f"{headers[name]},{value}"
-        headers[name] = value
-    if size > HEADER_BYTES_MAX:
+def _check_size(wire: WireHead) -> None:
+    """Raises: RequestHeaderSectionTooLarge. Nearly every head is small enough as a whole: no need to count."""
+    pairs = wire.raw_headers
+    if wire.head_bytes + _LINE_OVERHEAD_BYTES * len(pairs) <= HEADER_BYTES_MAX:
+        return
+    if sum([len(n) + len(v) + _LINE_OVERHEAD_BYTES for n, v in pairs]) > HEADER_BYTES_MAX:
         raise RequestHeaderSectionTooLarge(str(HEADER_BYTES_MAX))
-    return headers
 
 
 def _origin_form(method: str, target: str) -> str:
@@ -155,6 +135,8 @@ def percent_decode(text: str) -> str:
 
 def printable(text: str) -> str:
     """``text`` with undecodable bytes replaced, fit for an error document."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -171,7 +153,7 @@ def with_query_headers(head: RequestHead) -> RequestHead:
                 raise InvalidArgument(name, message="This is no name of a header.")
             check_header_value(name, value)
             added.setdefault(lower, value.strip())
-    return replace(head, headers=added | head.headers) if added else head
+    return head._replace(headers=added | head.headers) if added else head
 
 
 def check_header_value(name: str, value: str) -> None:

@@ -147,16 +147,16 @@ def _append_objects(
     root: str = "Contents",
     after_key: str = "",
 ) -> None:
-    """One element per key. The hot loop: no calls but the date (cached) and the test for odd characters."""
+    """One element per key. The hot loop: odd characters are looked for in the whole page, and dates are cached."""
     is_odd = _ODD_IN_URL.search if parameters.encodes_url else find_special
-    encode = _encoder(parameters)
+    encode = _encoder(parameters) if is_odd("".join([entry[0] for entry in page.objects])) else None
     before, tail = f"<{root}><Key>", f"</Size>{owner}{_STANDARD}</{root}>"
     after_key = f"</Key>{after_key}<LastModified>"
     previous: ChecksumAlgorithm | None = None
     between = ""
     append = parts.append
     for key, size_bytes, etag, modified_ms, algorithm in page.objects:
-        if is_odd(key):
+        if encode is not None:
             key = encode(key)
         if algorithm is not previous:  # hashing an Enum member costs more than the rest of the line
             previous = algorithm

@@ -61,6 +61,8 @@ def _without_aws_chunked(text: str) -> str | None:
 def _parse_user_metadata(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     pairs = []
     size_bytes = 0
+    if PLAIN_NAMES.issuperset(headers):
+        return ()
     for name, value in headers.items():
         if name not in PLAIN_NAMES and name.startswith(META_PREFIX):
             short = name[len(META_PREFIX) :]

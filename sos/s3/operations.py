@@ -6,7 +6,7 @@ Made by ``parsing.parse_operation``. Ranges, digests and conditions are values h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sos.catalog.model import (
     ChecksumAlgorithm,
@@ -22,9 +22,8 @@ from sos.s3.sigv4 import Payload
 NullVersion = Literal["null"]  # the one version of every object while no bucket has versioning
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BodyPlan:
-    """How to read a request body. ``size_bytes``: of the decoded body; ``None`` = not announced (superset).
+class BodyPlan(NamedTuple):
+    """How to read a request body; a named tuple: one per upload, on the hot path. ``size_bytes``: of the decoded body; ``None`` = not announced (superset).
 
     ``is_chunked``: aws-chunked, to be peeled. ``bytes_max``: refuse more while reading.
     """

@@ -436,6 +436,8 @@ def _refuse_headers(headers: Mapping[str, str], conditions: frozenset[str]) -> b
     Returns: whether there is any of these.
     """
     is_conditional = False
+    if PLAIN_NAMES.issuperset(headers):
+        return False
     for name in headers:
         if name in PLAIN_NAMES:
             continue

@@ -82,12 +82,16 @@ class Payload:
         return self.mode is not PayloadMode.SIGNED and self.mode is not PayloadMode.UNSIGNED
 
 
-_PAYLOAD_TOKENS: Final = {
+_KNOWN_PAYLOADS: Final = {
     mode.value: Payload(mode=mode, text=mode.value)
     for mode in PayloadMode
     if mode is not PayloadMode.SIGNED
+} | {  # nearly every request without a body
+    EMPTY_SHA256: Payload(
+        mode=PayloadMode.SIGNED, text=EMPTY_SHA256, sha256=bytes.fromhex(EMPTY_SHA256)
+    )
 }
-UNSIGNED: Final = _PAYLOAD_TOKENS[UNSIGNED_PAYLOAD]
+UNSIGNED: Final = _KNOWN_PAYLOADS[UNSIGNED_PAYLOAD]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +110,7 @@ class Claim(NamedTuple):
     signature: str
     presigned: bool
     payload: Payload
-
-    @property
-    def scope(self) -> str:
-        return f"{self.date}/{self.region}/s3/aws4_request"
+    scope: str
 
 
 class Verified(NamedTuple):
@@ -121,27 +122,42 @@ class Verified(NamedTuple):
     seed_signature: str
     timestamp: str
     scope: str
-    signing_key: bytes
+    signing_key: SigningKey
+
+
+class SigningKey:
+    """The key of one access key, day and region. Its set-up is done once: each signature starts from a copy."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, key: bytes) -> None:
+        self._keyed = hmac.new(key, digestmod="sha256")
+
+    def sign(self, text: str) -> str:
+        """The signature of ``text``, in lower-case hex."""
+        running = self._keyed.copy()
+        running.update(text.encode())
+        return running.hexdigest()
 
 
 class SigningKeys:
     """Cache of derived signing keys. One object per gateway; forgets all when full (a day's keys do not add up)."""
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[str, str, str], bytes] = {}
+        self._keys: dict[tuple[str, str, str], SigningKey] = {}
 
-    def derive(self, secret_key: str, date: str, region: str) -> bytes:
+    def derive(self, secret_key: str, date: str, region: str) -> SigningKey:
         """The signing key for one day and region (SigV4: HMAC chain)."""
         wanted = (secret_key, date, region)
-        key = self._keys.get(wanted)
-        if key is None:
+        signing_key = self._keys.get(wanted)
+        if signing_key is None:
             key = f"AWS4{secret_key}".encode()
             for step in (date, region, "s3", "aws4_request"):
                 key = hmac.digest(key, step.encode(), "sha256")
             if len(self._keys) >= SIGNING_KEYS_MAX:
                 self._keys.clear()
-            self._keys[wanted] = key
-        return key
+            signing_key = self._keys[wanted] = SigningKey(key)
+        return signing_key
 
 
 # --- step one: what is claimed ----------------------------------------------------------------------
@@ -174,6 +190,7 @@ class _Credential(NamedTuple):
     date: str
     region: str
     signed_headers: tuple[str, ...]
+    scope: str
 
 
 def _parse_header(head: RequestHead, header: str, region: str, now_ms: int) -> Claim:
@@ -204,6 +221,7 @@ def _parse_header(head: RequestHead, header: str, region: str, now_ms: int) -> C
         signature=signature,
         presigned=False,
         payload=_header_payload(head),
+        scope=credential.scope,
     )
 
 
@@ -217,7 +235,16 @@ def _known_credential(beginning: str) -> _Credential | None:
     scope = _parse_scope(parts["Credential"])
     if isinstance(scope, str):
         return None
-    return _Credential(*scope, _parse_signed_headers(parts["SignedHeaders"]))
+    return _credential(scope, _parse_signed_headers(parts["SignedHeaders"]))
+
+
+def _credential(parts: tuple[str, str, str], signed_headers: tuple[str, ...]) -> _Credential:
+    access_key, date, region = parts
+    return _Credential(access_key, date, region, signed_headers, _scope(date, region))
+
+
+def _scope(date: str, region: str) -> str:
+    return f"{date}/{region}/s3/aws4_request"
 
 
 def _parse_credential(header: str, region: str) -> tuple[_Credential, str]:
@@ -245,11 +272,10 @@ def _parse_credential(header: str, region: str) -> tuple[_Credential, str]:
     scope = _parse_scope(parts["Credential"])
     if isinstance(scope, str):
         raise AuthorizationHeaderMalformed(message=_malformed(scope))
-    access_key, date, claimed_region = scope
-    if claimed_region != region:
-        raise AuthorizationHeaderMalformed(region, message=_wrong_region(claimed_region, region))
+    if scope[2] != region:
+        raise AuthorizationHeaderMalformed(region, message=_wrong_region(scope[2], region))
     signed_headers = _parse_signed_headers(parts["SignedHeaders"])
-    return _Credential(access_key, date, claimed_region, signed_headers), parts["Signature"]
+    return _credential(scope, signed_headers), parts["Signature"]
 
 
 def _parse_query(head: RequestHead, region: str, now_ms: int) -> Claim:
@@ -297,6 +323,7 @@ def _parse_query(head: RequestHead, region: str, now_ms: int) -> Claim:
         signature=params["X-Amz-Signature"],
         presigned=True,
         payload=_presigned_payload(head, signed_headers),
+        scope=_scope(date, region),
     )
 
 
@@ -386,10 +413,10 @@ def _check_expiry(start_s: int, expires: str, now_ms: int) -> None:
 
 def parse_payload(text: str) -> Payload:
     """Read a value of ``x-amz-content-sha256``. Raises: InvalidArgument."""
-    if _HEX_64.fullmatch(text):
-        return Payload(mode=PayloadMode.SIGNED, text=text, sha256=bytes.fromhex(text))
-    payload = _PAYLOAD_TOKENS.get(text)
+    payload = _KNOWN_PAYLOADS.get(text)
     if payload is None:
+        if _HEX_64.fullmatch(text):
+            return Payload(mode=PayloadMode.SIGNED, text=text, sha256=bytes.fromhex(text))
         raise InvalidArgument(
             "x-amz-content-sha256",
             printable(text),
@@ -432,8 +459,7 @@ def verify(claim: Claim, secret_key: str, head: RequestHead, keys: SigningKeys) 
     first: S3Error | None = None
     for canonical in canonical_requests(head, claim.signed_headers, claim.payload.text):
         to_sign = string_to_sign(claim, canonical)
-        expected = hmac.digest(signing_key, to_sign, "sha256").hex().encode()
-        if hmac.compare_digest(expected, provided):
+        if hmac.compare_digest(signing_key.sign(to_sign).encode(), provided):
             return Verified(
                 access_key=claim.access_key,
                 presigned=claim.presigned,
@@ -448,18 +474,18 @@ def verify(claim: Claim, secret_key: str, head: RequestHead, keys: SigningKeys) 
     raise first
 
 
-def string_to_sign(claim: Claim, canonical: bytes) -> bytes:
+def string_to_sign(claim: Claim, canonical: bytes) -> str:
     """What is signed: a digest of the canonical request, with time and scope (SigV4)."""
     digest = hashlib.sha256(canonical).hexdigest()
-    return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{digest}".encode()
+    return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{digest}"
 
 
-def _mismatch(claim: Claim, canonical: bytes, to_sign: bytes) -> SignatureDoesNotMatch:
+def _mismatch(claim: Claim, canonical: bytes, to_sign: str) -> SignatureDoesNotMatch:
     return SignatureDoesNotMatch(
         claim.access_key,
-        to_sign.decode(),
+        to_sign,
         claim.signature,
-        to_sign.hex(" "),
+        to_sign.encode().hex(" "),
         canonical.decode("utf-8", "replace"),
         canonical.hex(" "),
     )
@@ -467,13 +493,11 @@ def _mismatch(claim: Claim, canonical: bytes, to_sign: bytes) -> SignatureDoesNo
 
 def _check_all_signed(claim: Claim, head: RequestHead) -> None:
     """``host`` and every ``x-amz-*`` header must be signed, or a stranger could add them (s3.md 3.1)."""
-    signed = frozenset(claim.signed_headers)
-    loose = [
-        name
-        for name in head.headers
-        if name not in signed and name.startswith("x-amz-") and name != "x-amz-content-sha256"
-    ]
-    if "host" not in signed:
-        loose.insert(0, "host")
-    if loose:
-        raise HeadersNotSigned(", ".join(loose))
+    unsigned = head.headers.keys() - claim.signed_headers
+    loose = [name for name in unsigned if name.startswith("x-amz-")]
+    if "host" in claim.signed_headers and (not loose or loose == ["x-amz-content-sha256"]):
+        return
+    names = [name for name in head.headers if name in loose and name != "x-amz-content-sha256"]
+    if "host" not in claim.signed_headers:
+        names.insert(0, "host")
+    raise HeadersNotSigned(", ".join(names))

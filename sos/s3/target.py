@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from sos.limits import KEY_BYTES_MAX
 from sos.s3.errors import (
@@ -65,9 +65,8 @@ class Resource(Enum):
     OBJECT = "OBJECT"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """The resource and the operation. ``bucket`` and ``key`` are decoded; empty where there is none.
+class Target(NamedTuple):
+    """The resource and the operation; a named tuple: one per request, on the hot path. ``bucket`` and ``key`` are decoded; empty where there is none.
 
     ``selector``: the sub-resource (``?acl``), empty for none.
     """

@@ -16,7 +16,7 @@ from sos.limits import HEADER_BYTES_MAX, KIB, REQUEST_LINE_BYTES_MAX
 # A head over HEADER_BYTES_MAX is still read to its end, so that the refusal leaves the connection
 # usable; beyond this it is not.
 HEAD_BYTES_MAX: Final = REQUEST_LINE_BYTES_MAX + 8 * HEADER_BYTES_MAX
-CHUNK_LINE_BYTES_MAX: Final = 4 * KIB  # size and extensions of one transfer chunk
+CHUNK_LINE_BYTES_MAX: Final = 4 * KIB  # a size, or one line of the trailer, of a chunked transfer
 TRAILER_BYTES_MAX: Final = 8 * KIB  # trailer section of a chunked transfer
 _LENGTH_DIGITS_MAX: Final = 19  # below 2**63
 
@@ -24,9 +24,9 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROLS: Final = bytes(code for code in (*range(32), 127) if code != 9)  # every control but HTAB
 _CONTROL_TEXT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TARGET_FORBIDDEN: Final = bytes((*range(33), 127))
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _NAMES_MAX: Final = 512  # bounded: a peer that invents names must not grow it
-_names: dict[bytes, bytes] = {}  # a header name as sent -> lower case; holds only valid names
+_names: dict[bytes, str] = {}  # a header name as sent -> lower case; holds only valid names
 
 REASONS: Final = {
     100: "Continue",
@@ -59,13 +59,13 @@ class WireError(Exception):
 
 
 class WireHead(NamedTuple):
-    """One request's line and headers, as bytes: signatures are made over what was sent."""
+    """One request's line and headers; as bytes, too: signatures are made over what was sent."""
 
     method: str
     target: bytes  # as sent, undecoded
-    headers: list[
-        tuple[bytes, bytes]
-    ]  # names in lower case, values trimmed, in order, repeats kept
+    headers: dict[str, str]  # names in lower case; UTF-8, else Latin-1 (s3.md 3.1); repeats joined
+    raw_headers: list[tuple[str, bytes]]  # values trimmed, otherwise as sent, in order
+    head_bytes: int
     content_length: int | None
     chunked: bool
     keep_alive: bool  # never for HTTP/1.0: its clients gain nothing here
@@ -86,7 +86,8 @@ def parse_head(head: bytes) -> WireHead:
     if len(head.translate(None, _CONTROLS)) != len(head) - 2 * (len(lines) - 1):
         raise WireError("the head holds a control character")
     method, target, is_1_1 = _parse_request_line(lines[0])
-    headers: list[tuple[bytes, bytes]] = []
+    headers: dict[str, str] = {}
+    raw_headers: list[tuple[str, bytes]] = []
     length: int | None = None
     host_count = 0
     chunked = expects_continue = False
@@ -97,20 +98,26 @@ def parse_head(head: bytes) -> WireHead:
         if not colon:
             raise WireError("a header line has no colon")
         value = value.strip(b" \t")
-        headers.append((lower, value))
+        raw_headers.append((lower, value))
+        try:
+            text = value.decode().strip()
+        except UnicodeDecodeError:
+            text = value.decode("latin-1").strip()
+        headers[lower] = f"{headers[lower]},{text}" if lower in headers else text
         if lower not in _FRAMING:
             continue
-        if lower == b"host":
+        # Framing is judged by the bytes: what only looks like a digit or a letter in Unicode is none.
+        if lower == "host":
             host_count += 1
-        elif lower == b"content-length":
+        elif lower == "content-length":
             if length is not None:
                 raise WireError("Content-Length is repeated")
             length = _parse_length(value)
-        elif lower == b"transfer-encoding":
+        elif lower == "transfer-encoding":
             if chunked or not is_1_1 or value.lower() != b"chunked":
                 raise WireError("Transfer-Encoding is not a single chunked")
             chunked = True
-        elif lower == b"connection":
+        elif lower == "connection":
             keep_alive = keep_alive and not _asks_to_close(value)
         else:
             expects_continue = expects_continue or value.lower() == b"100-continue"
@@ -122,6 +129,8 @@ def parse_head(head: bytes) -> WireHead:
         method=method,
         target=target,
         headers=headers,
+        raw_headers=raw_headers,
+        head_bytes=len(head),
         content_length=length,
         chunked=chunked,
         keep_alive=keep_alive,
@@ -140,9 +149,7 @@ def is_no_head(start: bytes | bytearray) -> bool:
     return _TOKEN.match(start) is None or newline == 0 or (newline > 0 and start[newline - 1] != 13)
 
 
-_FRAMING: Final = frozenset(
-    {b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"}
-)
+_FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect"})
 
 
 def _parse_request_line(line: bytes) -> tuple[str, bytes, bool]:
@@ -162,10 +169,10 @@ def _parse_request_line(line: bytes) -> tuple[str, bytes, bool]:
     return method.decode("ascii"), target, version == b"HTTP/1.1"
 
 
-def _learn_name(name: bytes) -> bytes:
+def _learn_name(name: bytes) -> str:
     if _TOKEN.fullmatch(name) is None:
         raise WireError("a header name is not a token")
-    lower = name.lower()
+    lower = name.decode("ascii").lower()
     if len(name) <= 64:
         if len(_names) >= _NAMES_MAX:
             _names.clear()
@@ -230,10 +237,10 @@ class TransferDecoder:
 
     def _on_line(self, line: bytes) -> None:
         if self._state == "size":
-            match = _CHUNK_SIZE.fullmatch(line)
-            if match is None:
-                raise WireError("a chunk size is not hexadecimal")
-            self._remaining = int(match.group(1), 16)
+            # Extensions and blanks are refused, too: no client of S3 sends them, and proxies disagree where they end.
+            if _CHUNK_SIZE.fullmatch(line) is None:
+                raise WireError("a chunk size is not just a hexadecimal number")
+            self._remaining = int(line, 16)
             self._state = "data" if self._remaining else "trailer"
         elif self._state == "end":
             if line:
@@ -246,13 +253,16 @@ class TransferDecoder:
             self.finished = not line
 
 
-def render_head(status: int, headers: list[tuple[str, str]]) -> bytes:
-    """A response head. Values are checked for line breaks: no stored header can split a response."""
-    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
-    lines += [f"{name}: {value}" for name, value in headers]
+def render_head(status: int, headers: list[tuple[str, str]], own_lines: str = "") -> bytes:
+    """A response head. Values are checked for line breaks: no stored header can split a response.
+
+    ``own_lines``: headers that hold nothing from outside, as they go out, each with its CRLF.
+    """
+    lines = [f"{name}: {value}" for name, value in headers]
     flat = "".join(lines)
     # isprintable() is one fast pass and true for nearly every head; the exact test is for the rest.
     if not flat.isprintable() and _CONTROL_TEXT.search(flat) is not None:
         raise ValueError("a response header holds a control character")
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("utf-8", "replace")
+    status_line = f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}\r\n"
+    text = "\r\n".join([*lines, "\r\n"])
+    return f"{status_line}{own_lines}{text}".encode("utf-8", "replace")

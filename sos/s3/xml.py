@@ -23,12 +23,11 @@ from sos.s3.errors import (
     KeyTooLongError,
     MalformedXML,
     S3Error,
-    Subject,
-    s3_error_for,
 )
 from sos.s3.head import printable
 from sos.s3.listing import BucketPage
 from sos.s3.operations import ListBuckets
+from sos.s3.refusals import Subject, s3_error_for
 
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"

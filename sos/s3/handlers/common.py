@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sos.catalog.model import Rejection
-from sos.s3.errors import AccessDenied, Subject, s3_error_for
+from sos.s3.errors import AccessDenied
+from sos.s3.refusals import Subject, s3_error_for
 
 if TYPE_CHECKING:
     from sos.catalog.model import FormationRecord

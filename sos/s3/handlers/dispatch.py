@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from sos.s3 import operations as ops
 from sos.s3.handlers.bucket import BucketHandlers
@@ -12,6 +12,7 @@ from sos.s3.handlers.object import ObjectHandlers
 from sos.s3.parsing import parse_operation
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from concurrent.futures import Executor
 
     from sos.clock import Clock
@@ -42,8 +43,11 @@ class Handlers:
         self._listings = ListingHandlers(buckets, owners, cluster, settings)
         self._objects = ObjectHandlers(objects, owners, clock, executor)
 
-    async def dispatch(self, exchange: Exchange) -> Response:
-        """Parse the operation (s3.md 1.0, step 4) and run it. Raises: S3Error and the internal errors."""
+    def dispatch(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
+        """Parse the operation (s3.md 1.0, step 4) and start it. Raises: S3Error and the internal errors.
+
+        No coroutine itself: each one more in the chain costs every request, and every wait in it, a little.
+        """
         verified = exchange.verified
         operation = parse_operation(
             exchange.target,
@@ -54,44 +58,46 @@ class Handlers:
         )
         match operation:
             case ops.GetObject():
-                return await self._objects.get_object(exchange, operation)
+                return self._objects.get_object(exchange, operation)
             case ops.PutObject():
-                return await self._objects.put_object(exchange, operation)
+                return self._objects.put_object(exchange, operation)
             case ops.HeadObject():
-                return await self._objects.head_object(exchange, operation)
+                return self._objects.head_object(exchange, operation)
             case ops.DeleteObject():
-                return await self._objects.delete_object(exchange, operation)
+                return self._objects.delete_object(exchange, operation)
             case ops.CopyObject():
-                return await self._objects.copy_object(exchange, operation)
+                return self._objects.copy_object(exchange, operation)
             case ops.DeleteObjects():
-                return await self._objects.delete_objects(exchange, operation)
+                return self._objects.delete_objects(exchange, operation)
             case _:
-                return await self._dispatch_bucket(exchange, operation)
+                return self._dispatch_bucket(exchange, operation)
 
-    async def _dispatch_bucket(self, exchange: Exchange, operation: _BucketOperation) -> Response:
+    def _dispatch_bucket(
+        self, exchange: Exchange, operation: _BucketOperation
+    ) -> Coroutine[Any, Any, Response]:
         match operation:
             case ops.ListObjectsV2():
-                return await self._listings.list_objects_v2(exchange, operation)
+                return self._listings.list_objects_v2(exchange, operation)
             case ops.ListObjects():
-                return await self._listings.list_objects(exchange, operation)
+                return self._listings.list_objects(exchange, operation)
             case ops.ListObjectVersions():
-                return await self._listings.list_object_versions(exchange, operation)
+                return self._listings.list_object_versions(exchange, operation)
             case ops.ListMultipartUploads():
-                return await self._listings.list_multipart_uploads(exchange, operation)
+                return self._listings.list_multipart_uploads(exchange, operation)
             case ops.ListBuckets():
-                return await self._listings.list_buckets(exchange, operation)
+                return self._listings.list_buckets(exchange, operation)
             case ops.HeadBucket():
-                return await self._buckets.head_bucket(exchange, operation)
+                return self._buckets.head_bucket(exchange, operation)
             case ops.CreateBucket():
-                return await self._buckets.create_bucket(exchange, operation)
+                return self._buckets.create_bucket(exchange, operation)
             case ops.DeleteBucket():
-                return await self._buckets.delete_bucket(exchange, operation)
+                return self._buckets.delete_bucket(exchange, operation)
             case ops.GetBucketLocation():
-                return await self._buckets.get_bucket_location(exchange, operation)
+                return self._buckets.get_bucket_location(exchange, operation)
             case ops.GetSubresource():
-                return await self._buckets.get_subresource(exchange, operation)
+                return self._buckets.get_subresource(exchange, operation)
             case ops.DeleteSubresource():
-                return await self._buckets.delete_subresource(exchange, operation)
+                return self._buckets.delete_subresource(exchange, operation)
             case _:
                 assert_never(operation)
 

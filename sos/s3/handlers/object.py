@@ -10,10 +10,10 @@ from sos.s3.body import Upload, read_document
 from sos.s3.checksums import checksum_headers, new_hasher
 from sos.s3.conditional import Full, NotModified, evaluate_read
 from sos.s3.dates import format_http_date
-from sos.s3.errors import Subject, s3_error_for
 from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
 from sos.s3.metadata import DEFAULT_CONTENT_TYPE, META_PREFIX
+from sos.s3.refusals import Subject, s3_error_for
 from sos.s3.xml import parse_delete, render_copy_result, render_delete_result
 from sos.service.requests import CopyRequest, PutRequest, Target
 
@@ -59,7 +59,8 @@ class ObjectHandlers:
     async def put_object(self, exchange: Exchange, operation: PutObject) -> Response:
         """PutObject (S3 API). 200 with ETag and checksum, after commit."""
         target = _target(exchange, operation.bucket, operation.key)
-        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        if operation.expected_owner is not None:
+            await self._owners.check(exchange, operation.bucket, operation.expected_owner)
         refusal = await self._objects.check_write(
             target, operation.condition, operation.body.size_bytes
         )
@@ -169,7 +170,8 @@ class ObjectHandlers:
     async def _find(
         self, exchange: Exchange, operation: ReadOperation, *, with_body: bool
     ) -> Found:
-        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        if operation.expected_owner is not None:
+            await self._owners.check(exchange, operation.bucket, operation.expected_owner)
         target = _target(exchange, operation.bucket, operation.key)
         found = await self._objects.find(target, with_body=with_body)
         if isinstance(found, Rejection):
