@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from sos.admin.client import ask
+from sos.cli.credentials import data_option, root_secret
 from sos.cli.options import admin_option, fail
 from sos.config import Address
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _credentials(function: Function) -> Function:
-    return click.option(
-        "--data",
-        metavar="DIR",
-        help="a node's data directory, to read the root keys from (or set SOS_ROOT_SECRET_KEY)",
-    )(function)
 
 
 @click.group()
@@ -33,7 +22,7 @@ def key() -> None:
 
 @key.command("list")
 @admin_option
-@_credentials
+@data_option
 @click.option("--json", "as_json", is_flag=True, help="one JSON list")
 def list_keys(admin: Address, data: str | None, as_json: bool) -> None:
     """Show every access key, without secrets."""
@@ -52,7 +41,7 @@ def list_keys(admin: Address, data: str | None, as_json: bool) -> None:
 
 @key.command()
 @admin_option
-@_credentials
+@data_option
 @click.option("--json", "as_json", is_flag=True, help="one JSON object")
 def create(admin: Address, data: str | None, as_json: bool) -> None:
     """Make a new access key and print it; the secret is shown this once."""
@@ -65,7 +54,7 @@ def create(admin: Address, data: str | None, as_json: bool) -> None:
 
 @key.command()
 @admin_option
-@_credentials
+@data_option
 @click.argument("access_key")
 def revoke(admin: Address, data: str | None, access_key: str) -> None:
     """Make ACCESS_KEY invalid on every node, at once."""
@@ -76,26 +65,8 @@ def revoke(admin: Address, data: str | None, access_key: str) -> None:
 def _ask(
     admin: Address, data: str | None, method: str, path: str, body: dict[str, Any] | None
 ) -> dict[str, Any]:
-    answer = ask(admin, method, path, body=body, root_secret_key=_root_secret(data))
+    answer = ask(admin, method, path, body=body, root_secret_key=root_secret(data))
     if answer.status != 200 or not isinstance(answer.body, dict):
         text = answer.body.get("error") if isinstance(answer.body, dict) else answer.body
         fail(f"the node at {admin} answered {answer.status}: {text}")
     return answer.body
-
-
-def _root_secret(data: str | None) -> str:
-    secret = os.environ.get("SOS_ROOT_SECRET_KEY")
-    if data is not None:
-        path = os.path.join(data, "root-keys")
-        try:
-            with open(path, encoding="utf-8") as stream:
-                rows = dict(line.strip().split("=", 1) for line in stream if "=" in line)
-        except OSError as error:
-            fail(f"{path}: cannot be read: {error.strerror}")
-        secret = rows.get("SOS_ROOT_SECRET_KEY")
-    if not secret:
-        fail(
-            "the root secret key is needed: give --data DIR of a node, or set SOS_ROOT_SECRET_KEY",
-            2,
-        )
-    return secret

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
 
 from rich.console import Console
@@ -56,21 +55,41 @@ class Progress:
 
     def _show_until_ready(self, states: Mapping[str, str], deadline_s: float) -> None:
         started = time.monotonic()
-        shown, shown_at = "", started
-        live: AbstractContextManager[Status | None] = nullcontext()
-        if self._console.is_terminal:
-            live = self._console.status("")
-        with live as status:
+        with LiveLine(self._console) as line:
             while waits := _waits(states):
-                now = time.monotonic()
-                if now - started > deadline_s:
+                if time.monotonic() - started > deadline_s:
                     raise StartRefused(f"not ready within {deadline_s:.0f} s: {waits}")
-                if status is not None:
-                    status.update(f"{now - started:.0f} s: {escape(waits)}")
-                elif now - shown_at > (_CHANGE_S if waits != shown else _REPEAT_S):
-                    self._console.print(f"  {now - started:.1f} s: {waits}", markup=False)
-                    shown, shown_at = waits, now
+                line.show(waits)
                 time.sleep(_LOOK_S)
+
+
+class LiveLine:
+    """What is going on, after the seconds so far: rewritten on a terminal, elsewhere a line at each change."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = self._shown_at = time.monotonic()
+        self._shown = ""
+        self._status: Status | None = console.status("") if console.is_terminal else None
+
+    def __enter__(self) -> LiveLine:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, text: str) -> None:
+        """``text`` is what it is at now."""
+        now = time.monotonic()
+        elapsed = now - self._started
+        if self._status is not None:
+            self._status.update(f"{elapsed:.0f} s: {escape(text)}")
+        elif now - self._shown_at > (_CHANGE_S if text != self._shown else _REPEAT_S):
+            self._console.print(f"  {elapsed:.1f} s: {text}", markup=False, soft_wrap=True)
+            self._shown, self._shown_at = text, now
 
 
 def _waits(states: Mapping[str, str]) -> str:
