@@ -449,6 +449,33 @@ async def measure_return(figures: Figures, cluster: object, seconds: float) -> N
     figures.add("  objects written meanwhile", written, "")
 
 
+async def measure_scrub(figures: Figures, cluster: object, bench: Bench, mib: int) -> None:
+    """Every node re-reads all its replicas at once, past the page cache, as fast as it can."""
+    from sos.admin.client import ask
+    from sos.settings import Address
+    from tests.integration.cluster import ROOT_SECRET_KEY, Cluster
+
+    assert isinstance(cluster, Cluster)
+    await bench.prepare_bucket("/benchscrub")
+    for n in range(-(-mib // 64)):
+        await bench.put_stream(f"/benchscrub/{n}", 64 * MIB)
+    await asyncio.to_thread(cluster.wait_in_sync, deadline_s=120)
+    admin = Address(host="127.0.0.1", port=cluster.nodes[0].admin_port)
+    answer = await asyncio.to_thread(
+        ask, admin, "POST", "/scrub", body={}, root_secret_key=ROOT_SECRET_KEY
+    )
+    request = answer.body["request"]
+    while True:
+        rows = (await asyncio.to_thread(ask, admin, "GET", "/scrub")).body["nodes"]
+        if all(row.get("request") == request and row["is_done"] for row in rows):
+            break
+        await asyncio.sleep(0.1)
+    assert not any(row["found"] or row["error"] for row in rows), rows
+    rates = [row["last_bytes_s"] / MIB for row in rows]
+    figures.add("scrub, unpaced: slowest of three nodes", min(rates), "MiB/s")
+    figures.add("scrub, unpaced: all nodes together", sum(rates), "MiB/s")
+
+
 def print_table(figures: Figures) -> None:
     """Median and worst of each figure; ratios beside the baseline that bounds it."""
     from rich.console import Console
@@ -478,10 +505,15 @@ def print_table(figures: Figures) -> None:
     Console(width=130).print(table)
 
 
-SCENARIOS = ("put4k", "get4k", "list100k", "large", "memory", "big", "failover", "return")
+SCENARIOS = (
+    *("put4k", "get4k", "list100k", "large", "memory", "big", "failover", "return", "scrub"),
+    *("resync", "members"),
+)
 
 
 async def run_all(arguments: argparse.Namespace) -> Figures:
+    import _bench_nodes
+
     from tests.integration.cluster import ROOT_ACCESS_KEY, ROOT_SECRET_KEY, Cluster, free_ports
     from tests.load.client import Credentials
 
@@ -516,6 +548,15 @@ async def run_all(arguments: argparse.Namespace) -> Figures:
             say("one large object")
             await bench.prepare_bucket("/benchbig")
             await measure_big(figures, cluster, bench, int(arguments.big_gib * 1024 * MIB))
+        if "scrub" in chosen:
+            say("every node re-reads its replicas")
+            await measure_scrub(figures, cluster, bench, max(64, int(1024 * arguments.scale)))
+        if "resync" in chosen:
+            say("a node returns and gets large and small blobs, under load")
+            await _bench_nodes.measure_resync(figures, cluster, arguments.scale)
+        if "members" in chosen:
+            say("a fourth member comes and goes, under load")
+            await _bench_nodes.measure_members(figures, cluster, arguments.scale)
         if "return" in chosen:
             say(f"a node returns after {arguments.away:.0f} s of writes")
             await measure_return(figures, cluster, arguments.away)

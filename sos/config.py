@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sos.errors import StartRefused
+from sos.limits import EPHEMERAL_PORTS, SCRUB_BYTES_S
 from sos.settings import (
     NAME_PATTERN,
     Address,
     AdminConfig,
     Config,
     LogConfig,
+    MembershipConfig,
     NodeConfig,
     Override,
     S3Config,
@@ -29,6 +31,7 @@ from sos.settings import (
     TestConfig,
     from_plain,
     parse_address,
+    parse_addresses,
     parse_seeds,
     to_plain,
 )
@@ -39,6 +42,7 @@ __all__ = [
     "Config",
     "ConfigProblems",
     "LogConfig",
+    "MembershipConfig",
     "NodeConfig",
     "Override",
     "S3Config",
@@ -53,12 +57,11 @@ __all__ = [
     "to_plain",
 ]
 
-# Outgoing connections take ports from here; a listener among them fails to bind now and then.
-EPHEMERAL_PORTS: Final = range(32768, 60999 + 1)
 NODE_PORT_DEFAULT: Final = 9300
 CLUSTER_KEY_CHARS_MIN: Final = 16
 ACCESS_KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9_.+=@-]{3,128}\Z")
 SECRET_KEY_CHARS_MIN: Final = 8
+_ANY_HOSTS: Final = ("0.0.0.0", "::")  # noqa: S104 - told apart, not bound
 _REGION: Final = re.compile(r"[a-z0-9-]{1,32}")  # part of every signature's scope
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
 
@@ -99,6 +102,19 @@ def _parse_seed_list(text: str) -> tuple[Seed, ...]:
     if not text.strip():
         raise ValueError("the list is empty; for a cluster of one leave it out")
     return parse_seeds(text)
+
+
+def _parse_join(text: str) -> tuple[Address, ...]:
+    """An empty list is a variable that was not set, never a wish for a cluster of its own."""
+    if not text.strip():
+        raise ValueError("the list is empty; name node addresses of the cluster to join")
+    return parse_addresses(text)
+
+
+def _parse_admit(text: str) -> str:
+    if text not in ("auto", "manual"):
+        raise ValueError("expected auto or manual")
+    return text
 
 
 def _parse_region(text: str) -> str:
@@ -160,9 +176,11 @@ SETTINGS: Final = (
     _setting("node.data", "data", str, ""),
     _setting("node.name", "name", _parse_name, ""),
     _setting("node.seeds", "seeds", _parse_seed_list, ()),
+    _setting("node.join", "join", _parse_join, ()),
     _setting("node.listen", "listen", parse_address, None),
     _setting("node.blob_listen", "blob-listen", parse_address, None),
     _setting("node.gateways", "gateways", _parse_gateways, None),
+    _setting("node.scrub_bytes_s", "scrub-bytes-s", _parse_size, SCRUB_BYTES_S),
     _setting("s3.listen", "s3", parse_address, Address(host="127.0.0.1", port=9000)),
     _setting("s3.region", "region", _parse_region, "us-east-1"),
     _setting("s3.domain", "s3-domain", _parse_domain, ""),
@@ -174,6 +192,7 @@ SETTINGS: Final = (
     _setting("secrets.root_secret_key", "root-secret-key", str, "", is_secret=True),
     _setting("secrets.cluster_key", "cluster-key", str, "", is_secret=True),
     _setting("secrets.cluster_key_file", "cluster-key-file", str, ""),
+    _setting("membership.admit", "membership-admit", _parse_admit, "auto"),
     _setting("log.level", "log-level", _parse_level, "info"),
     _setting("test.enabled", "test-mode", _parse_bool, False),
     _setting("test.dial", "dial", _parse_overrides, (), is_test=True),
@@ -188,6 +207,7 @@ SETTINGS: Final = (
             ("journal_kept_bytes", _parse_size, _TEST_DEFAULTS.journal_kept_bytes),
             ("journal_segment_bytes", _parse_size, _TEST_DEFAULTS.journal_segment_bytes),
             ("disk_reserve_bytes", _parse_size, _TEST_DEFAULTS.disk_reserve_bytes),
+            ("wiped_away_s", _parse_seconds, _TEST_DEFAULTS.wiped_away_s),
             ("clock_file", str, _TEST_DEFAULTS.clock_file),
         )
     ),
@@ -279,7 +299,7 @@ def _parse_into(
 def _assemble(values: dict[str, Any], problems: list[str], *, cores: int) -> Config | None:
     """Check what depends on more than one setting and build the value."""
     node = _assemble_node(values, problems, cores=cores)
-    secrets = _assemble_secrets(values, problems, seeds=node.seeds if node else ())
+    secrets = _assemble_secrets(values, problems, is_alone=not node or _is_alone(node))
     if bool(values["s3.tls_cert"]) != bool(values["s3.tls_key"]):
         problems.append("--s3-tls-cert and --s3-tls-key: give both or none")
     elif values["s3.tls_cert"]:
@@ -308,6 +328,7 @@ def _assemble(values: dict[str, Any], problems: list[str], *, cores: int) -> Con
         admin=AdminConfig(listen=values["admin.listen"]),
         secrets=secrets,
         log=LogConfig(level=values["log.level"]),
+        membership=MembershipConfig(admit=values["membership.admit"]),
         test=TestConfig(**{name: values[f"test.{name}"] for name in test_fields}),
     )
 
@@ -332,19 +353,21 @@ def _check_certificate(certificate: str, key: str, problems: list[str]) -> None:
 
 def _assemble_node(values: dict[str, Any], problems: list[str], *, cores: int) -> NodeConfig | None:
     before = len(problems)
-    name, seeds = values["node.name"], values["node.seeds"]
+    name, seeds, join = values["node.name"], values["node.seeds"], values["node.join"]
     if not values["node.data"]:
         problems.append("--data is missing: say where this node keeps its files")
     if not name:
         problems.append("--name is missing: say which node this is, for example --name n1")
     _check_seeds(name, seeds, problems)
+    listen: Address | None = values["node.listen"]
+    if join and not seeds:
+        _check_join(listen, join, problems)
     if len(problems) > before:
         return None
-    listen: Address | None = values["node.listen"]
-    if not seeds:
-        own = listen or Address(host="127.0.0.1", port=NODE_PORT_DEFAULT)
-        seeds = (Seed(name=name, address=own),)
-    address = next(seed.address for seed in seeds if seed.name == name)
+    address = listen or Address(host="127.0.0.1", port=NODE_PORT_DEFAULT)
+    if not seeds and not join:
+        seeds = (Seed(name=name, address=address),)
+    address = next((seed.address for seed in seeds if seed.name == name), address)
     listen = listen or address
     blob_listen = values["node.blob_listen"] or Address(host=listen.host, port=listen.port + 1)
     return NodeConfig(
@@ -355,7 +378,28 @@ def _assemble_node(values: dict[str, Any], problems: list[str], *, cores: int) -
         listen=listen,
         blob_listen=blob_listen,
         gateways=values["node.gateways"] or min(cores, 4),
+        scrub_bytes_s=values["node.scrub_bytes_s"],
+        join=join,
     )
+
+
+def _is_alone(node: NodeConfig) -> bool:
+    """A cluster of one: it needs no key as long as nobody joins it."""
+    return not node.join and len(node.seeds) <= 1
+
+
+def _check_join(listen: Address | None, join: tuple[Address, ...], problems: list[str]) -> None:
+    """A node that no seed list names says itself where the others reach it."""
+    if listen is None:
+        problems.append(
+            "--join needs --listen HOST:PORT: the address at which the other nodes reach this one"
+        )
+    elif listen.host in _ANY_HOSTS:
+        problems.append(
+            f"--listen {listen}: with --join the other nodes dial this address: give the host that they reach"
+        )
+    elif listen in join:
+        problems.append(f"--join {listen} is this node's own --listen: name nodes of the cluster")
 
 
 def _check_seeds(name: str, seeds: tuple[Seed, ...], problems: list[str]) -> None:
@@ -383,14 +427,23 @@ def _check_ports(node: NodeConfig, s3: Address, admin: Address, problems: list[s
         if seed.address.port in EPHEMERAL_PORTS
     )
     own = {"--listen": node.listen, "--blob-listen": node.blob_listen}
+    told = [seed.address for seed in node.seeds]
     for flag, address in own.items():
         if not 0 < address.port < 65536:
             problems.append(f"{flag} {address}: no such port")
-        if address.port in EPHEMERAL_PORTS and address != node.address:
+        if address.port in EPHEMERAL_PORTS and address not in told:
             problems.append(
                 f"{flag} {address}: node ports lie outside 32768-60999, "
                 "where outgoing connections take theirs"
             )
+    # Only the node itself knows its blob port, and so whether it takes the place of a neighbour on its machine.
+    problems.extend(
+        f"--blob-listen {node.blob_listen} is the node address of {seed.name} on the same machine: leave a port "
+        "between node addresses (the blob port is the next one), or give --blob-listen another"
+        for seed in node.seeds
+        if seed.name != node.name
+        and seed.address == Address(host=node.address.host, port=node.blob_listen.port)
+    )
     used: dict[Address, str] = {}
     for flag, address in {**own, "--s3": s3, "--admin": admin}.items():
         if address in used:
@@ -399,7 +452,7 @@ def _check_ports(node: NodeConfig, s3: Address, admin: Address, problems: list[s
 
 
 def _assemble_secrets(
-    values: dict[str, Any], problems: list[str], *, seeds: tuple[Seed, ...]
+    values: dict[str, Any], problems: list[str], *, is_alone: bool
 ) -> Secrets | None:
     before = len(problems)
     access, secret = values["secrets.root_access_key"], values["secrets.root_secret_key"]
@@ -420,7 +473,7 @@ def _assemble_secrets(
         key = _read_cluster_key(path, problems)
     if key and len(key) < CLUSTER_KEY_CHARS_MIN:
         problems.append(f"the cluster key has at least {CLUSTER_KEY_CHARS_MIN} characters")
-    if not key and not path and len(seeds) > 1:
+    if not key and not path and not is_alone:
         problems.append(
             "the cluster key is missing: set SOS_CLUSTER_KEY or --cluster-key-file "
             "to the same secret on every node (for example: openssl rand -hex 32)"
@@ -447,7 +500,7 @@ def _read_cluster_key(path: str, problems: list[str]) -> str:
 def describe(config: Config) -> str:
     """The effective configuration as TOML, secrets only as set or not."""
     shown: dict[str, list[str]] = {}
-    for section in ("node", "s3", "admin", "log"):
+    for section in ("node", "membership", "s3", "admin", "log"):
         part = getattr(config, section)
         shown[section] = [
             f"{f.name} = {_toml(getattr(part, f.name))}" for f in dataclasses.fields(part)
@@ -470,5 +523,10 @@ def _toml(value: object) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, tuple):
-        return '"' + ",".join(f"{item.name}={item.address}" for item in value) + '"'
+        return '"' + ",".join(map(_item, value)) + '"'
     return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _item(value: object) -> str:
+    """One of a list of addresses, or of names with addresses."""
+    return f"{value.name}={value.address}" if isinstance(value, Seed | Override) else str(value)

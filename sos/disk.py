@@ -171,6 +171,10 @@ class SystemFile:
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
+    def drop_cache(self) -> None:
+        """Take the file's clean pages out of the page cache: the next read asks the disk."""
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def identity(self) -> FileIdentity:
         return FileIdentity(inode=os.fstat(self._fd).st_ino, birth_ns=_birth_ns(self._fd))
 
@@ -200,13 +204,17 @@ class SystemDisk:
     def create(self, path: str) -> SystemFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return SystemFile(os.open(path, flags, FILE_MODE), path)
+            return self._file(os.open(path, flags, FILE_MODE), path)
         except OSError as error:
             raise _told_apart(error, path) from error
 
     def open(self, path: str, *, writable: bool = False) -> SystemFile:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
-        return SystemFile(os.open(path, flags), path)
+        return self._file(os.open(path, flags), path)
+
+    def _file(self, fd: int, path: str) -> SystemFile:
+        """What ``create`` and ``open`` give; a descendant may give something that knows more."""
+        return SystemFile(fd, path)
 
     def open_direct(self, path: str) -> SystemFile | None:
         """``path`` for writes past the page cache, aligned to 4 KiB; ``None`` where the file system has no such thing."""
@@ -269,6 +277,19 @@ class SystemDisk:
 def sync_failed(path: str, error: OSError) -> FatalStop:
     """The stop that follows a failed sync."""
     return FatalStop(f"sync of {path} failed: {error.strerror}", exit_code=EXIT_DISK)
+
+
+def is_no_space(error: BaseException | None) -> bool:
+    """Whether ``error`` means that a write found no room."""
+    return isinstance(error, OSError) and error.errno in _NO_SPACE
+
+
+def no_space(path: str) -> StartRefused:
+    """The refusal of a start on a full disk."""
+    return StartRefused(
+        f"--data {path}: no space is left on its disk; free some, then start again: nothing is lost",
+        exit_code=EXIT_DISK,
+    )
 
 
 def lock_is_held(path: str) -> StartRefused:

@@ -7,16 +7,22 @@ from typing import Final
 EXIT_USAGE: Final = 2  # wrong flags, configuration, seed list, key: nothing was written
 EXIT_DISK: Final = 74  # EX_IOERR: an I/O error on journal, vote, catalog or blob sync
 EXIT_DAMAGE: Final = 76  # the node's own state failed its checks at start or while running
+EXIT_REMOVED: Final = (
+    77  # EX_NOPERM: a committed member list removed this node: starting it again is of no use
+)
 EXIT_BUG: Final = 70  # EX_SOFTWARE: an invariant of ours is broken; stopping keeps replicas equal
 
-# What a person does with a node that lost its promises, until `sos rejoin` exists.
+# In a data directory: a note, left before the process ends, that makes the next start take the directory as damaged.
+DAMAGE_NOTE_NAME: Final = "damaged"
+
+# What a person does with a node that lost its promises, if it does not come back as an empty member by itself.
 LOST_DIRECTORY_ADVICE: Final = (
-    "leave this node stopped and keep its directory aside; the other nodes go on without it as long as "
-    "they are a majority, with no node to spare meanwhile"
+    "the only member of a cluster has nobody to heal it: put back what is missing, or keep the directory for "
+    "somebody who can look into it"
 )
 REJOIN_ADVICE: Final = (
-    "`sos rejoin`, which makes it an empty member, comes with the next release; until then "
-    f"{LOST_DIRECTORY_ADVICE}"
+    "a member of a cluster comes back as an empty one by itself when it is started with its --seeds, or by "
+    f"`sos rejoin DIR`; {LOST_DIRECTORY_ADVICE}"
 )
 
 
@@ -38,6 +44,10 @@ class QueueFull(Unavailable):
 
 class StorageFull(Unavailable):
     """Disks are full or nearly so. Nothing counts as stored."""
+
+
+class NotYet(Unavailable):
+    """Some node of the cluster runs a release that does not know this operation: nothing was proposed."""
 
 
 class OutcomeUnknown(SosError):
@@ -62,6 +72,18 @@ class FatalStop(SosError):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class MadeByNewer(FatalStop):
+    """A sound file or log entry of a release after this one: no damage, and nothing of it is touched.
+
+    A FatalStop, for it may also come from a peer while the node runs.
+    """
+
+    def __init__(self, what: str, version: str) -> None:
+        super().__init__(
+            f"{what} was made by a newer sos ({version}): use that version", exit_code=EXIT_USAGE
+        )
 
 
 class JournalDamaged(StartRefused):

@@ -46,8 +46,18 @@ NAMES: Final = frozenset(
         "snapshot.after_rename",
         "install.before_swap",
         "install.after_swap",
+        "member.entry.before",
+        "member.entry.after",
         "resync.blob.partial",
+        "resync.bundle.synced",
+        "resync.bundle.renamed",
         "resync.catalog.half",
+        "scrub.found",
+        "scrub.put_away",
+        "wipe.before_identity",
+        "wipe.after_identity",
+        "wipe.after_part",
+        "wipe.before_note_removed",
     }
 )
 _PAUSE_POLL_S: Final = 0.005

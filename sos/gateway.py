@@ -20,6 +20,8 @@ from typing import Any, Final
 import uvloop
 
 from sos import failpoints
+from sos.blob.bundle import BundleReader, BundleServer
+from sos.blob.checking import ReplicaChecker
 from sos.blob.fetch import BlobReader
 from sos.blob.files import BlobFiles, prepare_directories
 from sos.blob.handshake import PeerIdentity
@@ -27,13 +29,16 @@ from sos.blob.layout import FAN_OUT
 from sos.blob.peer import PeerServer
 from sos.blob.peer_client import PeerClient
 from sos.blob.replicas import BlobWriter
+from sos.blob.threads import DiskThreads
 from sos.catalog.model import NodeId
 from sos.catalog.reader import CatalogReader
 from sos.clock import Clock, SystemIds, node_clock
 from sos.config import Config
-from sos.errors import EXIT_DAMAGE, EXIT_DISK, Corruption, FatalStop, StartRefused
+from sos.disk import is_no_space
+from sos.disk_sizes import disk_sizes
+from sos.errors import EXIT_DAMAGE, EXIT_DISK, EXIT_REMOVED, Corruption, FatalStop, StartRefused
 from sos.inherit import Inheritance, receive
-from sos.limits import DRAIN_S_MAX
+from sos.limits import DRAIN_S_MAX, SCRUB_PARALLEL
 from sos.link import CoreLink, NodeState
 from sos.link.client import JobProgress
 from sos.link.protocol import Job
@@ -44,10 +49,13 @@ from sos.s3.server import HttpServer
 from sos.s3.target import S3Settings
 from sos.service.access import CatalogAccess
 from sos.service.buckets import BucketService
+from sos.service.elsewhere import Elsewhere
 from sos.service.holders import HolderNotices
 from sos.service.members import MemberAddresses
 from sos.service.objects import ObjectService
 from sos.service.resync import Puller, Resync
+from sos.service.scrub import Scrub
+from sos.service.scrub_memory import ScrubMemory
 from sos.service.snapshots import SnapshotFetcher, SnapshotServer, verify_in_child
 from sos.service.upkeep import Upkeep
 from sos.telemetry import Metrics, log
@@ -95,6 +103,12 @@ def main() -> None:
     except StartRefused as error:
         sys.stderr.write(f"sos: {error}\n")
         raise SystemExit(error.exit_code) from error
+    except OSError as error:
+        if not is_no_space(error):
+            raise
+        # not the code of a disk error, which ends the node: the supervisor tries again every second
+        log.error("gateway.disk.full", reason=str(error))
+        raise SystemExit(1) from error
     except FatalStop as error:
         log.error("gateway.stopped", reason=str(error))
         raise SystemExit(error.exit_code) from error
@@ -133,11 +147,13 @@ async def _run(inheritance: Inheritance) -> None:
         server = HttpServer(app)
         await server.listen(inheritance.sockets["s3"], tls)
         stack.push_async_callback(server.close, _DRAIN_S)
+        link.on_state(lambda state: stop.set() if state.is_removed else None)
         link.start()
         state = await _formed_or_stopped(link, stop)
         if state is None:
+            _end_if_removed(link)
             return
-        gateway = await _open(inheritance, link, state, stack, clock)
+        gateway = await _open(inheritance, link, state, stack, clock, metrics)
         if gateway.number == 0:
             _open_jobs(gateway, stack)
         _open_app(app, gateway, settings, stack)
@@ -147,6 +163,13 @@ async def _run(inheritance: Inheritance) -> None:
         log.info("gateway.ready", node_id=gateway.self_id)
         await stop.wait()
         log.info("gateway.draining")
+        _end_if_removed(link)
+
+
+def _end_if_removed(link: CoreLink) -> None:
+    """The supervisor is to end the node, not to start another gateway. Raises: FatalStop."""
+    if link.state.is_removed:
+        raise FatalStop("this node was removed from the cluster", exit_code=EXIT_REMOVED)
 
 
 async def _formed_or_stopped(link: CoreLink, stop: asyncio.Event) -> NodeState | None:
@@ -167,6 +190,7 @@ async def _open(
     state: NodeState,
     stack: AsyncExitStack,
     clock: Clock,
+    metrics: Metrics,
 ) -> Gateway:
     """Build what works on the catalog and on blobs, and serve the blob port."""
     config = inheritance.config
@@ -203,9 +227,12 @@ async def _open(
         members=members,
         files=files,
         reader=blob_reader,
+        bundles=BundleReader(files, peers, self_id=state.node),
         link=link,
         clock=clock,
+        metrics=metrics,
     )
+    BundleServer(files).serve(peer_server)
     puller.serve(peer_server)
     await peer_server.start(inheritance.sockets["blob"])
     stack.push_async_callback(peer_server.close)
@@ -245,7 +272,7 @@ async def _open_files(inheritance: Inheritance, directory: Path) -> BlobFiles:
     files = BlobFiles(
         str(directory),
         on_fatal=_die,
-        reserve_bytes=inheritance.config.test.disk_reserve_bytes,
+        reserve_bytes=disk_sizes(inheritance.config).reserve,
     )
     if inheritance.gateway == 0:
         await files.remove_leftovers()
@@ -285,6 +312,8 @@ def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
         remove_unread=gateway.snapshots.remove_unread,
     )
 
+    scrub = _open_scrub(gateway, stack)
+
     async def run_job(job: Job, progress: JobProgress) -> dict[str, Any]:
         arguments = job.arguments
         match job.kind:
@@ -292,6 +321,10 @@ def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
                 return await resync.run(
                     NodeId(arguments["node"]), full=arguments["full"], report=progress.report
                 )
+            case "scrub":
+                return await scrub.run_paced(progress.report)
+            case "scrub_now":
+                return await scrub.run_now(progress.report)
             case "fetch_snapshot":
                 return await fetcher.fetch(NodeId(arguments["peer"]))
             case _:
@@ -300,6 +333,24 @@ def _open_jobs(gateway: Gateway, stack: AsyncExitStack) -> None:
     gateway.link.on_job(run_job)
     task = asyncio.get_running_loop().create_task(upkeep.run())
     stack.callback(task.cancel)
+
+
+def _open_scrub(gateway: Gateway, stack: AsyncExitStack) -> Scrub:
+    blobs = Path(gateway.config.node.data) / "blobs"
+    # One thread more than an unpaced pass uses: what was found is looked at again meanwhile.
+    threads = DiskThreads(count=SCRUB_PARALLEL + 1, name="scrub", on_fatal=_die)
+    stack.callback(threads.close)
+    return Scrub(
+        access=gateway.access,
+        members=gateway.members,
+        files=gateway.files,
+        checker=ReplicaChecker(str(blobs), threads),
+        on_lost=gateway.notices.lost,
+        self_id=gateway.self_id,
+        clock=gateway.clock,
+        bytes_s=gateway.config.node.scrub_bytes_s,
+        memory=ScrubMemory(blobs / "scrub", gateway.self_id),
+    )
 
 
 def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncExitStack) -> None:
@@ -316,6 +367,7 @@ def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncEx
     )
     stack.push_async_callback(writer.close)
     buckets = BucketService(gateway.access, clock)
+    elsewhere = Elsewhere(members=gateway.members, peers=gateway.peers, self_id=gateway.self_id)
     objects = ObjectService(
         gateway.access,
         members=gateway.members,
@@ -323,7 +375,9 @@ def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncEx
         reader=gateway.blob_reader,
         clock=clock,
         ids=SystemIds(),
+        elsewhere=elsewhere,
     )
+    elsewhere.serve(gateway.peer_server, objects)
     handlers = Handlers(
         access=gateway.access,
         buckets=buckets,

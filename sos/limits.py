@@ -58,13 +58,28 @@ RESYNC_BYTES_S_MAX: Final = (
     400 * MIB
 )  # per returning member; the foreground keeps the rest of the disk
 RESYNC_PARALLEL: Final = 16  # small blobs under way to one member at a time: they wait for syncs
+RESYNC_BUNDLE_BLOBS: Final = 32  # ... and those that come together from one holder, each of at most
+RESYNC_BUNDLE_BLOB_BYTES: Final = 128 * KIB
+RESYNC_PARALLEL_BUNDLES: Final = 8  # half of them come while the others are synced
 RESYNC_PARALLEL_LARGE: Final = 4  # and blobs larger than a block: each holds a few MiB
 RESYNC_BATCH_BLOBS: Final = (
-    256  # blobs asked for in one message: a kill repeats at most the unreported ones
+    1024  # blobs asked for in one message: a kill repeats at most the unreported ones
 )
 RESYNC_BATCH_BYTES: Final = 64 * MIB
 SNAPSHOT_KEPT_S: Final = 600.0  # an unread copy of the catalog is removed after this
 SNAPSHOT_COPIES_MAX: Final = 2
+
+# A terabyte in 30 hours, and 1 % of what a slow disk gives: rot grows over months (a setting, `scrub-bytes-s`).
+SCRUB_BYTES_S: Final = 10 * MIB
+SCRUB_FILE_BYTES_MIN: Final = (
+    128 * KIB
+)  # what a small replica counts as: a seek costs a disk as much
+SCRUB_PERIOD_S: Final = 24 * 3600.0  # from the end of one paced pass to the start of the next
+SCRUB_START_S: Final = 300.0  # a node that just started has its log and its blobs to catch up with
+SCRUB_PARALLEL: Final = 2  # unpaced: one waits for the disk while the other computes
+SCRUB_REPAIR_S_MAX: Final = (
+    90.0  # what a pass that was asked for waits until its finds are made again
+)
 
 # --- objects and requests -----------------------------------------------------------------------
 BLOCK_BYTES: Final = 1 * MIB
@@ -77,6 +92,9 @@ LIST_KEYS_MAX: Final = 1000
 DELETE_KEYS_MAX: Final = 1000
 XML_BYTES_MAX: Final = 8 * MIB
 XML_CONFIG_BYTES_MAX: Final = 1 * MIB
+STREAMED_BYTES_MAX: Final = (
+    64 * MIB
+)  # blocks of answers in a gateway's memory: 100 clients that did not read 32 MiB each held 400 MiB for 20 s
 DRAIN_BYTES_MAX: Final = 1 * MIB  # an unread request body is read this far to keep the connection
 
 assert INLINE_BYTES_MAX < COMMAND_BYTES_MAX
@@ -86,3 +104,6 @@ assert COMMAND_BYTES_MAX < LINK_FRAME_BYTES_MAX
 assert ORPHAN_AGE_S_MIN > BODY_S_MAX + COMMIT_S_MAX
 assert HEARTBEAT_S * 3 < ELECTION_S_MIN  # PySyncObj demands it
 assert BODY_IDLE_S_MAX < PEER_BODY_IDLE_S_MAX
+
+# Outgoing connections take ports from here (Linux's default); a listener among them fails to bind now and then.
+EPHEMERAL_PORTS: Final = range(32768, 60999 + 1)

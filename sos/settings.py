@@ -15,6 +15,7 @@ from sos.limits import (
     JOURNAL_KEPT_BYTES_MIN,
     JOURNAL_SEGMENT_BYTES,
     ORPHAN_AGE_S_MIN,
+    SCRUB_BYTES_S,
     UNLINK_DELAY_S,
 )
 
@@ -46,11 +47,13 @@ class NodeConfig:
 
     data: str
     name: str
-    seeds: tuple[Seed, ...]  # a cluster of one: just this node
+    seeds: tuple[Seed, ...]  # a cluster of one: just this node; with ``join`` alone: none
     address: Address  # what other nodes dial: its entry in the seed list
     listen: Address
     blob_listen: Address
     gateways: int
+    scrub_bytes_s: int = SCRUB_BYTES_S  # how fast the paced scrub reads
+    join: tuple[Address, ...] = ()  # node addresses of a cluster to be admitted to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,13 @@ class S3Config:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminConfig:
     listen: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipConfig:
+    """``admit``: auto, a node with ``join`` asks to become a member; manual, it waits for `sos member add`."""
+
+    admit: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +120,7 @@ class TestConfig:
     journal_kept_bytes: int = JOURNAL_KEPT_BYTES_MIN
     journal_segment_bytes: int = JOURNAL_SEGMENT_BYTES
     disk_reserve_bytes: int = 512 * 1024 * 1024
+    wiped_away_s: float = 10.0  # protocols.md 1.6
     clock_file: str = ""  # seconds by which this node's wall clock is off; see clock.py
     failpoints: str = ""  # armed crash points; see failpoints.py
 
@@ -124,6 +135,7 @@ class Config:
     secrets: Secrets
     log: LogConfig
     test: TestConfig
+    membership: MembershipConfig = MembershipConfig()
 
 
 # --- text ---
@@ -159,6 +171,17 @@ def parse_seeds(text: str) -> tuple[Seed, ...]:
     return tuple(seeds)
 
 
+def parse_addresses(text: str) -> tuple[Address, ...]:
+    """Raises: ValueError that says what is wrong."""
+    addresses = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            addresses.append(parse_address(item))
+        except ValueError as error:
+            raise ValueError(f"{item!r}: {error}") from error
+    return tuple(addresses)
+
+
 # --- handing down to child processes ---
 def to_plain(config: Config) -> dict[str, Any]:
     """Plain values for a child process, secrets included: never written to a file or a log."""
@@ -184,10 +207,13 @@ def from_plain(plain: Mapping[str, Any]) -> Config:
             listen=Address(**node["listen"]),
             blob_listen=Address(**node["blob_listen"]),
             gateways=node["gateways"],
+            scrub_bytes_s=node["scrub_bytes_s"],
+            join=tuple(Address(**row) for row in node["join"]),
         ),
         s3=S3Config(**{**plain["s3"], "listen": Address(**plain["s3"]["listen"])}),
         admin=AdminConfig(listen=Address(**plain["admin"]["listen"])),
         secrets=Secrets(**plain["secrets"]),
         log=LogConfig(**plain["log"]),
         test=TestConfig(**test),
+        membership=MembershipConfig(**plain["membership"]),
     )

@@ -8,11 +8,13 @@ it starts first and stays small. One thread: children must be spawned by the mai
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,14 @@ from typing import Final
 
 from sos.child import child_command
 from sos.config import Address, Config
-from sos.errors import EXIT_DAMAGE, EXIT_DISK, EXIT_USAGE, StartRefused
+from sos.errors import (
+    DAMAGE_NOTE_NAME,
+    EXIT_DAMAGE,
+    EXIT_DISK,
+    EXIT_REMOVED,
+    EXIT_USAGE,
+    StartRefused,
+)
 from sos.inherit import prepare
 from sos.limits import DRAIN_S_MAX
 
@@ -30,9 +39,11 @@ _BACKLOG: Final = 1024  # connections that wait while a gateway restarts
 _CORE_STOP_S: Final = 2.0  # of the drain: hand the leadership over, close the catalog
 _KILL_S: Final = 0.5  # of the drain: what SIGKILL takes
 _GATEWAY_BACKOFF_S: Final = (0.0, 0.1, 0.5, 1.0)  # back within a second (faults.md 90)
+# A damaged core comes back as a wiped member with its next start; damage soon after that is that of its disk.
+_DAMAGE_CALM_S: Final = 60.0
 _GATEWAY_CALM_S: Final = 10.0  # a gateway that ran this long has not failed in a row
 # A gateway that ends so will end so again; one that was killed or hit a bug is started again.
-_NODE_ENDING_CODES: Final = frozenset({EXIT_USAGE, EXIT_DISK, EXIT_DAMAGE})
+_NODE_ENDING_CODES: Final = frozenset({EXIT_USAGE, EXIT_DISK, EXIT_DAMAGE, EXIT_REMOVED})
 _PORT_FLAGS: Final = {"s3": "--s3", "admin": "--admin", "node": "--listen", "blob": "--blob-listen"}
 _SECRET_ENV: Final = ("SOS_ROOT_ACCESS_KEY", "SOS_ROOT_SECRET_KEY", "SOS_CLUSTER_KEY")
 
@@ -73,6 +84,12 @@ def open_listener(address: Address, *, purpose: str, flag: str) -> socket.socket
             f"stop what uses it or choose another with {flag}"
         ) from error
     return listener
+
+
+def raise_descriptor_limit() -> None:
+    """As many open files as this user may have: the usual 1,024 are few for a server. Children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _open_private(path: str, flags: int) -> int:
@@ -380,9 +397,34 @@ class Supervision:
             return
 
 
+class _Reviver:
+    """Starts a node again that left a note of damage: it comes back as a wiped member (protocols.md 1.2)."""
+
+    def __init__(self, supervision: Supervision) -> None:
+        self._supervision = supervision
+        self._started = float("-inf")
+
+    def on_dead(self, node: Node) -> None:
+        """Once; a node that is damaged again at once stays down, so that nothing spins."""
+        now = time.monotonic()
+        is_noted = os.path.exists(os.path.join(node.config.node.data, DAMAGE_NOTE_NAME))
+        if node.exit_code != EXIT_DAMAGE or not is_noted or now - self._started < _DAMAGE_CALM_S:
+            self._supervision.finish(node.exit_code)
+            return
+        self._started = now
+        try:
+            node.start()
+        except StartRefused as error:
+            sys.stderr.write(f"sos: {error}\n")
+            self._supervision.finish(error.exit_code)
+
+
 def serve(config: Config) -> int:
     """Run one node until it ends or is told to; the exit code. Raises: StartRefused."""
+    raise_descriptor_limit()
     node = Node(config)
     node.open()
     node.start()
-    return Supervision([node]).run()
+    supervision = Supervision([node])
+    supervision.on_dead = _Reviver(supervision).on_dead
+    return supervision.run()

@@ -1,8 +1,8 @@
 """Routes of the admin listener, in the core's loop.
 
-`/healthz`, `/readyz`, `/status` and `/metrics` tell no secret and need no proof; the listener is on loopback unless
-a person says otherwise. `/keys` needs the root secret key: the request carries an HMAC of method, path, time and
-body under it (``proof.sign``), at most five minutes old.
+`/healthz`, `/readyz`, `/status`, `/metrics` and `GET /scrub` tell no secret and need no proof; the listener is on
+loopback unless a person says otherwise. `POST /scrub`, `POST /member` and `/keys` need the root secret key: the
+request carries an HMAC of method, path, time and body under it (``proof.sign``), at most five minutes old.
 """
 
 from __future__ import annotations
@@ -56,6 +56,18 @@ class AdminHandler(Protocol):
 
     def access_keys(self) -> Keys | None: ...
 
+    def scrub_states(self) -> list[dict[str, Any]]:
+        """How the scrub of each member goes; empty until the node belongs to a cluster."""
+
+    async def change_members(self, document: object) -> dict[str, Any] | None:
+        """Where a change of the members is; asking is what keeps it going. None until the node belongs to a cluster.
+
+        Raises: ValueError with one line on what is wrong.
+        """
+
+    def start_scrub(self) -> str | None:
+        """Have all replicas read now; the id of the request, None until the node belongs to a cluster."""
+
 
 class AdminServer:
     """Serves the routes on an inherited socket."""
@@ -83,6 +95,10 @@ class AdminServer:
         method, path = request.method, request.path
         if path.startswith("/keys"):
             return await self._keys(request)
+        if path == "/member" and method == "POST":
+            return await self._change_members(request)
+        if path == "/scrub" and method == "POST":
+            return self._start_scrub(request)
         if method not in ("GET", "HEAD"):
             return _json(405, {"error": "only GET"})
         if path == "/healthz":
@@ -97,7 +113,28 @@ class AdminServer:
         if path == "/metrics":
             body = await self._handler.scrape()
             return Response(status=200, body=body, content_type=_PROMETHEUS_TYPE)
+        if path == "/scrub":
+            return _json(200, {"nodes": self._handler.scrub_states()})
         return _json(404, {"error": "no such route"})
+
+    async def _change_members(self, request: Request) -> Response:
+        if not self._is_proved(request):
+            return _json(403, {"error": _NOT_PROVED})
+        try:
+            answer = await self._handler.change_members(json.loads(request.body))
+        except ValueError as error:
+            return _json(400, {"error": str(error)})
+        if answer is None:
+            raise Unavailable("this node does not belong to a cluster yet")
+        return _json(200, answer)
+
+    def _start_scrub(self, request: Request) -> Response:
+        if not self._is_proved(request):
+            return _json(403, {"error": _NOT_PROVED})
+        started = self._handler.start_scrub()
+        if started is None:
+            raise Unavailable("the cluster is not formed yet")
+        return _json(200, {"request": started})
 
     async def _keys(self, request: Request) -> Response:
         if not self._is_proved(request):

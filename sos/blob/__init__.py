@@ -41,5 +41,7 @@ The public parts (``sos.blob`` itself imports nothing):
         await .open(*, blob_id, size_bytes, crc64, holders: Sequence[PeerAddress], start=0, stop=None) -> BlobStream
             ``async with stream: async for view in stream``; the first block is verified before ``open`` returns;
             raises Unavailable (a listed holder could not be asked), Corruption (all said "not here" or "damaged")
-        await .pull(*, blob_id, size_bytes, crc64, holders) -> StoredBlob     fetch a missing replica to this disk (resync)
+            ``await stream.restart(position)`` lets go of what is in memory and goes on from there
+        await .pull(*, blob_id, size_bytes, crc64, holders) -> bool     fetch a missing replica to this disk (resync); was it copied?
+``bundle.py``   BundleServer(files), BundleReader(files, peers, *, self_id): many small replicas in one answer (resync)
 """

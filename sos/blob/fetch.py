@@ -16,7 +16,6 @@ from sos.blob.handshake import PeerAddress
 from sos.blob.peer_client import PeerClient
 from sos.blob.peer_errors import NotHere
 from sos.blob.pinning import Pinning
-from sos.blob.sink import StoredBlob
 from sos.catalog.model import BlobId, NodeId
 from sos.errors import Corruption, Unavailable
 from sos.failpoints import hit
@@ -28,10 +27,19 @@ _Blocks = AsyncGenerator[memoryview, None]
 class BlobStream:
     """Verified bytes of one range, as ``async for``; use it as ``async with`` so that its source is released."""
 
-    def __init__(self, first: memoryview | None, rest: _Blocks, pinning: Pinning) -> None:
+    def __init__(
+        self,
+        first: memoryview | None,
+        rest: _Blocks,
+        pinning: Pinning,
+        *,
+        read_from: Callable[[int], _Blocks],
+    ) -> None:
+        """``read_from``: the bytes of the range from a position in it on."""
         self._first = first
         self._rest = rest
         self._pinning = pinning
+        self._read_from = read_from
 
     def __aiter__(self) -> Self:
         return self
@@ -42,6 +50,12 @@ class BlobStream:
             first, self._first = self._first, None
             return first
         return await anext(self._rest)
+
+    async def restart(self, position: int) -> None:
+        """Let go of what is in memory; the next piece begins ``position`` bytes into the range, verified again."""
+        self._first = None
+        await self._rest.aclose()
+        self._rest = self._read_from(position)
 
     async def aclose(self) -> None:
         self._pinning.stop()
@@ -99,23 +113,29 @@ class BlobReader:
         pinning = Pinning(
             self._files, self._peers, self_id=self._self_id, blob_id=blob_id, holders=holders
         )
-        return BlobStream(first, bytes_of_range, pinning)
+        return BlobStream(
+            first,
+            bytes_of_range,
+            pinning,
+            read_from=lambda position: self._cut(wanted, start + position, stop),
+        )
 
     async def pull(
         self, *, blob_id: BlobId, size_bytes: int, crc64: bytes, holders: Sequence[PeerAddress]
-    ) -> StoredBlob:
-        """Bring a replica to this disk from ``holders``; one that is here and sound is not copied again.
+    ) -> bool:
+        """Bring a replica to this disk from ``holders``; ``False``: one is here, sound, and was not copied again.
 
         Raises: as ``open``; DiskFull, FatalStop.
         """
         try:
             async with await self._files.open(blob_id, size_bytes=size_bytes, crc64=crc64):
                 if await self._files.exists(blob_id):  # makes the name durable, too
-                    return StoredBlob(blob_id=blob_id, size_bytes=size_bytes, crc64=crc64)
+                    return False
         except (FileNotFoundError, Corruption):
             pass  # a bad copy is replaced by the rename
         others = [holder for holder in holders if holder.node != self._self_id]
-        wanted = _Wanted(blob_id, size_bytes, crc64, others)
+        first = blob_id[-1] % max(len(others), 1)  # all holders share the work of a resync
+        wanted = _Wanted(blob_id, size_bytes, crc64, [*others[first:], *others[:first]])
         async with self._files.create(blob_id) as sink:
             async with aclosing(self._blocks(wanted, 0, wanted.block_count, local=False)) as blocks:
                 async for block in blocks:
@@ -123,7 +143,8 @@ class BlobReader:
                     hit("resync.blob.partial")
             if sink.size_bytes != size_bytes or sink.crc64 != crc64:
                 raise Corruption(f"blob {blob_id.hex()}: the blocks are not the whole")
-            return await sink.commit()
+            await sink.commit()
+            return True
 
     async def close(self) -> None:
         """Wait until bad copies found so far are put away."""

@@ -5,11 +5,13 @@ Several gateway processes share the directory. Nothing is kept in memory that an
 
 from __future__ import annotations
 
+import asyncio
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
+from sos.blob.group import SmallBlob, read_together, store_together
 from sos.blob.layout import (
     FAN_OUT,
     QUARANTINE,
@@ -33,6 +35,7 @@ from sos.limits import BLOB_RESERVE_BYTES
 __all__ = ["BlobFile", "BlobFiles", "BlobSink", "StoredBlob", "prepare_directories"]
 
 THREADS: Final = 8  # waits for the disk, not for a core: a few more than cores keep it busy
+BULK_THREADS: Final = 4  # a sync of one carries the files of the others: more gain little
 QUARANTINED_MAX: Final = 16  # bad copies kept for a person to look at
 _ID_BYTES: Final = 16
 
@@ -59,6 +62,8 @@ class BlobFiles:
         self._threads = DiskThreads(count=threads, name="blob", on_fatal=on_fatal)
         # Unlinking 5 GiB took 846 ms, a scan reads every name: neither may hold up reads and writes.
         self._slow = DiskThreads(count=1, name="blob-slow", on_fatal=on_fatal)
+        # Of a resync: what clients write and read does not wait behind its syncs.
+        self._bulk = DiskThreads(count=BULK_THREADS, name="blob-bulk", on_fatal=on_fatal)
         self._pins = Pins(directory, clock or SystemClock(), self._disk.exists)
         self._token, self._lock = self._claim_temporary_directory()
         self._spool = Spool(
@@ -116,6 +121,28 @@ class BlobFiles:
         # A sibling may have died between its rename and its sync of the directory.
         self._disk.fsync_directory(blob_directory(self._directory, blob_id))
         return True
+
+    # --- many small ones --------------------------------------------------------------------------
+    async def absent(self, blob_ids: Sequence[BlobId]) -> list[BlobId]:
+        """Those of which no file is here; says nothing of the bytes of the others."""
+        return await self._threads.submit(
+            lambda: [b for b in blob_ids if not self._disk.exists(blob_path(self._directory, b))]
+        )
+
+    async def read_small(self, blob_ids: Sequence[BlobId], *, bytes_max: int) -> list[SmallBlob]:
+        """Those of ``blob_ids`` that are here, sound and not larger than ``bytes_max``, at most one block."""
+        return await self._threads.submit(
+            read_together, self._disk, self._directory, blob_ids, bytes_max=bytes_max
+        )
+
+    async def store_small(self, blobs: Sequence[SmallBlob]) -> None:
+        """Store all of ``blobs``; when this returns each survives power loss. Raises: DiskFull, FatalStop, Unavailable."""
+        job = self._bulk.submit(store_together, self._spool, blobs)
+        try:
+            await asyncio.shield(job)
+        except asyncio.CancelledError:
+            await asyncio.wait((job,))  # nobody looks for these files before they are whole or gone
+            raise
 
     def _verify(self, blob_id: BlobId) -> StoredBlob:
         """Re-read the whole replica. Raises: FileNotFoundError, Corruption, Unavailable (no descriptors)."""
@@ -272,6 +299,7 @@ class BlobFiles:
     def close(self) -> None:
         """Wait for running work and leave no temporary directory behind. All sinks must be done."""
         self._threads.close()
+        self._bulk.close()
         self._slow.close()
         self._remove_temporary_directory(self._spool.temporary_directory, self._lock)
 

@@ -13,6 +13,7 @@ from sos.blob.wire import (
     PROOF_BYTES,
     Frame,
     Hello,
+    NoCommonVersion,
     Proofs,
     WireError,
     decode_hello,
@@ -71,7 +72,10 @@ async def receive(
 ) -> NodeId:
     """The called side; returns who called. A refusal is sent before this raises. Raises: PeerRefused, PeerUnreachable, WireError."""
     payload = await _expect(connection, Frame.HELLO)
-    hello = decode_hello(payload)
+    try:
+        hello = decode_hello(payload)
+    except NoCommonVersion as error:
+        raise _refuse(connection, str(error)) from error
     if hello.cluster_id != identity.cluster_id:
         raise _refuse(connection, "this node belongs to another cluster")
     if hello.receiver != identity.node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from sos.blob.format import (
     FOOTER_BYTES,
@@ -29,13 +29,23 @@ _TAIL_BYTES: Final = 8 * KIB  # read first: table and footer of up to 1 GiB
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 
+@runtime_checkable
+class CachedFile(Protocol):
+    """A file whose pages may lie in memory."""
+
+    def drop_cache(self) -> None: ...
+
+
 class OpenedFile:
     """The blocking half: an open, structurally sound blob file. Its methods run in threads."""
 
     __slots__ = ("_blob_id", "_file", "_table", "layout", "only_block")
 
-    def __init__(self, disk: Disk, path: str, blob_id: BlobId) -> None:
-        """Raises: FileNotFoundError, Corruption, Unavailable (no descriptors)."""
+    def __init__(self, disk: Disk, path: str, blob_id: BlobId, *, from_disk: bool = False) -> None:
+        """``from_disk``: what lies in the page cache does not count; a scrub asks for the sectors.
+
+        Raises: FileNotFoundError, Corruption, Unavailable (no descriptors).
+        """
         self._blob_id = blob_id
         self.only_block: memoryview | None = None  # the body of a file of one block, verified
         try:
@@ -45,6 +55,8 @@ class OpenedFile:
         except OSError as error:
             raise read_error(error, blob_id) from error
         try:
+            if from_disk:
+                self.drop_cache()
             self._read_structure()
         except OSError as error:
             self._file.close()
@@ -99,6 +111,11 @@ class OpenedFile:
             whole = combine_crc64nvme(whole, self._table[index], count)
         if whole != self.layout.crc64:
             raise Corruption(f"blob {self._blob_id.hex()}: the blocks are not the whole")
+
+    def drop_cache(self) -> None:
+        """Take the file out of memory; needless where a disk has none, as that of a test."""
+        if isinstance(self._file, CachedFile):
+            self._file.drop_cache()
 
     def close(self) -> None:
         self._file.close()

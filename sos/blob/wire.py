@@ -2,10 +2,13 @@
 
 A frame is ``type (1) | length (4) | payload``. A connection begins with a mutual handshake under the cluster key::
 
-    HELLO      version, client nonce, cluster id, sender, receiver      ->
+    HELLO      versions, client nonce, cluster id, sender, receiver     ->
                <-   CHALLENGE  server nonce, proof of the server           (or REFUSED with a reason, then closed)
     PROOF      proof of the client                                      ->
                <-   READY                                                  (or REFUSED)
+
+HELLO names the highest and, at its end, the lowest version that the client speaks; the server takes the highest that both do.
+Fields are only ever added at the end of a frame, where an older reader ignores them.
 
 Both nonces are fresh, so a recorded connection is worth nothing, and both proofs cover the whole HELLO, so they bind cluster id and
 both ``name@incarnation``. From these each direction gets a key of its own; REQUEST, ANSWER and END carry a MAC under it over
@@ -25,7 +28,8 @@ from sos.catalog.model import NodeId
 from sos.limits import BLOCK_BYTES, KIB
 from sos.packing import PackingError, pack, unpack
 
-VERSION: Final = 1
+VERSION: Final = 1  # the highest that this release speaks
+VERSION_LOWEST: Final = 1
 NONCE_BYTES: Final = 16
 CLUSTER_ID_BYTES: Final = 16
 PROOF_BYTES: Final = 32
@@ -42,6 +46,10 @@ _NODE_BYTES_MAX: Final = 64
 
 class WireError(ValueError):
     """The other side does not speak this protocol; the connection is of no more use."""
+
+
+class NoCommonVersion(WireError):
+    """It speaks other versions of it; the text names both."""
 
 
 class Frame(IntEnum):
@@ -114,15 +122,20 @@ def length_max(kind: int) -> int:
 
 # --- handshake ------------------------------------------------------------------------------------
 def encode_hello(hello: Hello) -> bytes:
-    return pack([VERSION, hello.nonce, hello.cluster_id, hello.sender, hello.receiver])
+    # One version alone is told by the first field: the first release refuses a longer hello.
+    lowest = (VERSION_LOWEST,) if VERSION_LOWEST < VERSION else ()
+    return pack([VERSION, hello.nonce, hello.cluster_id, hello.sender, hello.receiver, *lowest])
 
 
 def decode_hello(payload: bytes) -> Hello:
-    """Raises: WireError."""
+    """Raises: WireError, NoCommonVersion."""
     match _unpack(payload):
-        case [int(version), bytes(nonce), bytes(cluster_id), str(sender), str(receiver)]:
-            if version != VERSION:
-                raise WireError(f"blob protocol version {version}, this node speaks {VERSION}")
+        case [int(highest), bytes(nonce), bytes(cluster_id), str(sender), str(receiver), *more]:
+            lowest = more[0] if more and isinstance(more[0], int) else highest
+            if min(highest, VERSION) < max(lowest, VERSION_LOWEST):
+                raise NoCommonVersion(
+                    f"blob protocol versions {lowest} to {highest} over there, {VERSION_LOWEST} to {VERSION} here"
+                )
             if len(nonce) != NONCE_BYTES or len(cluster_id) != CLUSTER_ID_BYTES:
                 raise WireError("malformed hello")
             if max(len(sender), len(receiver)) > _NODE_BYTES_MAX:
@@ -195,7 +208,7 @@ def encode_request(head: RequestHead) -> bytes:
 def decode_request(content: bytes) -> RequestHead:
     """Raises: WireError."""
     match _unpack(content):
-        case [str(method), str(target), bool(has_body)]:
+        case [str(method), str(target), bool(has_body), *_]:
             return RequestHead(method=method, target=target, has_body=has_body)
     raise WireError("malformed request")
 
@@ -207,7 +220,7 @@ def encode_answer(head: AnswerHead) -> bytes:
 def decode_answer(content: bytes) -> AnswerHead:
     """Raises: WireError."""
     match _unpack(content):
-        case [int(status), str(text), int(size_bytes), int(crc64), bool(has_body)]:
+        case [int(status), str(text), int(size_bytes), int(crc64), bool(has_body), *_]:
             if status not in _STATUSES or size_bytes < 0 or not 0 <= crc64 < 1 << 64:
                 raise WireError("malformed answer")
             return AnswerHead(

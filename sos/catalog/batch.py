@@ -14,9 +14,10 @@ from sos.catalog import keys, records
 from sos.catalog.codec import (
     MEMBERS,
     OPERATIONS,
+    command_level,
     decode_command,
     decode_entry,
-    decode_members,
+    decode_member_list,
     encode_formation,
     encode_members,
     encode_result,
@@ -29,18 +30,21 @@ from sos.catalog.model import (
     Operation,
     Position,
     Rejection,
+    Removal,
     Result,
 )
 from sos.catalog.records import CHECKSUM_BYTES, State
 from sos.catalog.rules import decide
 from sos.catalog.rules.view import PutAccessKey
 from sos.catalog.writer import RowWriter
+from sos.levels import UNKNOWN, check_level
 from sos.packing import PackingError
 
 FORMAT_VERSION: Final = 1
 CHAIN_BYTES: Final = 16
 DIGEST_EVERY: Final = 1024
 DIGESTS_KEPT: Final = 64
+REMOVALS_KEPT: Final = 1000
 _REQUEST_BYTES: Final = 16
 _ENTRY: Final = struct.Struct(">QQ")
 _TOO_OLD: Final = encode_result(Rejection.TOO_OLD_TO_REMEMBER)
@@ -65,6 +69,7 @@ class Batch(RowWriter):
     def __init__(self, transaction: Transaction, state: State, *, dedupe_entries: int) -> None:
         super().__init__(transaction, state)
         self._dedupe_entries = dedupe_entries
+        self._level = self.level()
 
     # --- entries ----------------------------------------------------------------------------------
     def apply(self, entry: Entry) -> list[bytes] | None:
@@ -75,14 +80,18 @@ class Batch(RowWriter):
         state.index, state.term = index, entry.term
         self._trail.clear()
         self._forget_requests(index - self._dedupe_entries - 1)
+        if self._dropping:
+            self._go_on_dropping()
         payload = entry.payload
         results: list[bytes] | None = None
         if payload:
             if payload[0] == OPERATIONS:
                 results = self._apply_operations(index, decode_entry(payload))
             else:
-                assert payload[0] == MEMBERS, f"entry {index} is of an unknown kind"
-                self._set_members(index, decode_members(payload))
+                if payload[0] != MEMBERS:
+                    check_level(f"log entry {index}", UNKNOWN)
+                epoch, members = decode_member_list(payload)
+                self._set_members(index, members, epoch=epoch)
         self._advance_chain(index, entry.term)
         return results
 
@@ -109,6 +118,9 @@ class Batch(RowWriter):
         return results
 
     def _decide(self, data: bytes, index: int, ordinal: int) -> Result:
+        level = command_level(data)
+        if level > self._level:
+            self._raise_level(level, index)
         try:
             command = decode_command(data)
         except PackingError:
@@ -117,6 +129,15 @@ class Batch(RowWriter):
         for write in decision.writes:
             self.perform(write)
         return decision.result
+
+    def _raise_level(self, level: int, index: int) -> None:
+        """The first command of a higher level. Raises: MadeByNewer: other nodes apply what this build cannot.
+
+        To refuse it here, as other bytes that are no command, would make this replica differ from theirs.
+        """
+        check_level(f"log entry {index}", level)
+        self._level = level
+        self._replace(keys.LEVEL_KEY, records.encode_level(level))
 
     def _forget_requests(self, index: int) -> None:
         """Forget the results of the entry that is now too old; no clock, so every node forgets the same."""
@@ -160,7 +181,7 @@ class Batch(RowWriter):
         self._set_members(1, record.members)
         self._advance_chain(1, 0)
 
-    def _set_members(self, index: int, members: tuple[Member, ...]) -> None:
+    def _set_members(self, index: int, members: tuple[Member, ...], *, epoch: int = 0) -> None:
         """Put a list in force. A new member's owed list begins here; a removed one's goes with its counters.
 
         What a new member misses of older blobs only the full comparison knows (``MemberCopies.since_index``).
@@ -169,12 +190,21 @@ class Batch(RowWriter):
         now = {member.node for member in members}
         for member in members:
             if member.node not in before:
+                self._finish_dropping(member.node)
                 copies = self.member_copies(member.node)
                 sequence = 0 if copies is None else copies.report_sequence
                 self._set_copies(member.node, (index, sequence, 0, 0))
-        for member in self.members():
-            if member.node not in now:
-                self._drop_copies(member.node)
-        row = records.encode_number_and_bytes(index, encode_members(members))
+        removed = [member for member in self.members() if member.node not in now]
+        for member in removed:
+            self._drop_copies(member.node)
+        if removed:
+            self._note_removed(removed)
+        row = records.encode_number_and_bytes(index, encode_members(members, epoch=epoch))
         self._replace(keys.MEMBERS_KEY, row)
         self._voters = members
+
+    def _note_removed(self, members: Sequence[Member]) -> None:
+        """Remember incarnations that must never come back; they are random, so the oldest may be forgotten."""
+        removals = list(self.removals())
+        removals += [Removal(node=member.node, leaving=member.leaving) for member in members]
+        self._replace(keys.REMOVED_KEY, records.encode_removals(removals[-REMOVALS_KEPT:]))

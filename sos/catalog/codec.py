@@ -12,7 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sos.catalog.commands import decode_command, decode_versioned, encode_command
+from sos.catalog.commands import (
+    command_level,
+    decode_command,
+    decode_versioned,
+    encode_command,
+)
 from sos.catalog.fields import (
     ALGORITHM_NUMBERS,
     ALGORITHMS,
@@ -44,9 +49,11 @@ __all__ = [
     "MEMBERS",
     "OPERATIONS",
     "OPERATIONS_MAX",
+    "command_level",
     "decode_command",
     "decode_entry",
     "decode_formation",
+    "decode_member_list",
     "decode_members",
     "decode_result",
     "encode_command",
@@ -190,22 +197,42 @@ def _members(value: object) -> tuple[Member, ...]:
     return tuple(_member(member) for member in items(value))
 
 
-def encode_members(members: Sequence[Member]) -> bytes:
-    """The payload of a log entry that sets the whole member list; Raft reads the same bytes (raft/messages)."""
+def encode_members(members: Sequence[Member], *, epoch: int = 0) -> bytes:
+    """The payload of a log entry that sets the whole member list; Raft reads the same bytes (raft/messages).
+
+    Version 2 has the epoch; a cluster that was never recovered writes what the release before it reads.
+    """
     rows = [(*_member_fields(member), member.leaving) for member in members]
-    return _MEMBERS_PREFIX + pack((1, 1, rows))
+    return _MEMBERS_PREFIX + pack((1, 2, epoch, rows) if epoch else (1, 1, rows))
 
 
 def decode_members(payload: bytes) -> tuple[Member, ...]:
     """The member list of a log entry's payload. Raises: PackingError."""
+    return decode_member_list(payload)[1]
+
+
+def decode_member_list(payload: bytes) -> tuple[int, tuple[Member, ...]]:
+    """The epoch and the members of a log entry's payload. Raises: PackingError."""
     if payload[:1] != _MEMBERS_PREFIX:
         raise refuse("members entry")
-    return decode_versioned({(1, 1): _members_fields}, payload[1:], "member list")
+    return decode_versioned(_MEMBER_LISTS, payload[1:], "member list")
 
 
-def _members_fields(fields: list[Any]) -> tuple[Member, ...]:
-    (members,) = fields
-    return tuple(_listed_member(member) for member in items(members))
+def _members_fields(fields: list[Any]) -> tuple[int, tuple[Member, ...]]:
+    return _members_of_epoch([0, *fields])
+
+
+def _members_of_epoch(fields: list[Any]) -> tuple[int, tuple[Member, ...]]:
+    epoch, members = fields
+    return number(epoch), tuple(_listed_member(member) for member in items(members))
+
+
+_MEMBER_LISTS: Final[
+    dict[tuple[int, int], Callable[[list[Any]], tuple[int, tuple[Member, ...]]]]
+] = {
+    (1, 1): _members_fields,
+    (1, 2): _members_of_epoch,
+}
 
 
 def _listed_member(value: object) -> Member:

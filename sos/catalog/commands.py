@@ -47,6 +47,7 @@ from sos.catalog.model import (
     ReportHolders,
     RevokeAccessKey,
 )
+from sos.levels import FIRST, UNKNOWN
 from sos.packing import PackingError, pack, unpack
 
 _Value = TypeVar("_Value")
@@ -258,6 +259,28 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (9, 1): _create_access_key,
     (10, 1): _revoke_access_key,
 }
+
+
+# The release's level that brought each (tag, version): a new one gets the next level (``sos.levels``).
+COMMAND_LEVELS: Final[dict[tuple[int, int], int]] = dict.fromkeys(_COMMANDS, FIRST)
+_KNOWN_STARTS: Final = frozenset(bytes(start) for start in COMMAND_LEVELS)
+
+
+def command_level(data: bytes) -> int:
+    """Which level a node needs to apply ``data``; the first for bytes that are no command of any release.
+
+    Every proposal and every applied command passes here: what the first release knew is told by three bytes.
+    """
+    if data[1:3] in _KNOWN_STARTS and data[0] & 0xF0 == 0x90:  # a short msgpack array
+        return COMMAND_LEVELS[data[1], data[2]]
+    try:
+        fields = unpack(data)
+    except PackingError:
+        return FIRST
+    match fields:
+        case [int(tag), int(version), *_]:
+            return COMMAND_LEVELS.get((tag, version), UNKNOWN)
+    return FIRST
 
 
 def decode_versioned(

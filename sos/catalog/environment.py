@@ -9,6 +9,7 @@ forks with it open.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Final, Protocol, cast
 
 import lmdb
 
-from sos.errors import Corruption, SosError, Unavailable
+from sos.errors import Corruption, DiskFull, SosError, Unavailable
 
 Environment = lmdb.Environment
 LmdbError = lmdb.Error
@@ -25,10 +26,10 @@ MapFullError = lmdb.MapFullError
 MapResizedError = lmdb.MapResizedError
 
 
-_PASSING: Final = (lmdb.ReadersFullError, lmdb.TlsFullError, lmdb.MemoryError)
+_PASSING: Final = (lmdb.ReadersFullError, lmdb.TlsFullError, lmdb.MemoryError, lmdb.DiskError)
 _DAMAGE: Final = (
     *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError),
-    *(lmdb.VersionMismatchError, lmdb.BadRslotError, lmdb.BadTxnError, lmdb.DiskError),
+    *(lmdb.VersionMismatchError, lmdb.BadRslotError, lmdb.BadTxnError),
     *(lmdb.CursorFullError, lmdb.PageFullError),  # LMDB's own invariants
 )
 
@@ -87,16 +88,22 @@ def open_writer(directory: Path) -> Environment:
 
     ``metasync=False``: a commit syncs its data pages, and its meta page becomes durable with the next commit. A
     power cut may take back the last transaction, never tear one; the journal is replayed over it.
+
+    The file is written, not mapped for writing: where a page finds no room the commit fails, and nobody dies of
+    SIGBUS. Raises: LmdbError, DiskFull, OSError.
     """
     _prepare_lock_file(directory)
-    environment = lmdb.open(
-        str(directory),
-        map_size=MAP_BYTES,
-        mode=0o600,
-        metasync=False,
-        max_readers=READERS_MAX,
-        max_spare_txns=_SPARE_TRANSACTIONS,
-    )
+    try:
+        environment = lmdb.open(
+            str(directory),
+            map_size=MAP_BYTES,
+            mode=0o600,
+            metasync=False,
+            max_readers=READERS_MAX,
+            max_spare_txns=_SPARE_TRANSACTIONS,
+        )
+    except lmdb.DiskError as error:  # a full disk is no damage
+        raise DiskFull(errno.ENOSPC, str(error), str(directory)) from error
     os.chmod(directory / DATA_FILE, 0o600)
     return environment
 

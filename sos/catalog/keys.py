@@ -28,7 +28,7 @@ _SCOPE: Final = b"\x00\x00\x01"  # Raft group 0, store epoch 1
 _U64: Final = struct.Struct(">Q")
 _POINTER_END: Final = b"\x00"
 # 24 bytes: nobody finds two long keys whose nodes collide, also on purpose (2 ** 96 tries).
-_NODE_BYTES: Final = 24
+NODE_BYTES: Final = 24
 
 META: Final = b"\x01" + _SCOPE
 BUCKET: Final = b"\x10" + _SCOPE
@@ -50,6 +50,9 @@ STATE_KEY: Final = META + b"state"  # the only row outside the record sum: it ho
 FORMAT_KEY: Final = META + b"format"
 FORMATION_KEY: Final = META + b"formation"
 MEMBERS_KEY: Final = META + b"members"
+REMOVED_KEY: Final = META + b"removed"
+DROPPING_KEY: Final = META + b"dropping"
+LEVEL_KEY: Final = META + b"level"  # only once it is above the first
 
 TABLES: Final = {
     META[0]: "meta",
@@ -90,7 +93,7 @@ def root_node(bucket_id: int) -> bytes:
 def deep_node(bucket_id: int, lead: bytes) -> bytes:
     """What the rows below ``lead`` start with; ``lead`` is one or more whole pieces."""
     return (
-        OBJECT_DEEP + hashlib.blake2b(_U64.pack(bucket_id) + lead, digest_size=_NODE_BYTES).digest()
+        OBJECT_DEEP + hashlib.blake2b(_U64.pack(bucket_id) + lead, digest_size=NODE_BYTES).digest()
     )
 
 

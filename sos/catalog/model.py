@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, NewType
 
+from sos.values import value
+
 BlobId = NewType(
     "BlobId", bytes
 )  # 16 bytes: applied index when the upload began (8, big-endian) + 8 random
@@ -30,7 +32,7 @@ class ChecksumAlgorithm(Enum):
     SHA256 = "sha256"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class Checksum:
     """A whole-object checksum (FULL_OBJECT); ``digest`` is raw, big-endian."""
 
@@ -54,7 +56,7 @@ class StoredHeaders:
     user: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class InlineBody:
     """A body of at most ``INLINE_BYTES_MAX`` bytes that travels in the command and lives in the catalog."""
 
@@ -75,7 +77,7 @@ class BlobBody:
 Body = InlineBody | BlobBody
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class ObjectRecord:
     """The current version of a key."""
 
@@ -90,7 +92,7 @@ class ObjectRecord:
     commit_index: int  # log index of the entry that wrote it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class BucketRecord:
     """A bucket with its counters (kept by every write in the same transaction)."""
 
@@ -139,6 +141,18 @@ class Member:
     blob_address: str
     s3_address: str
     leaving: bool = False  # counts for no blob quorum any more (protocols.md 3.6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """An incarnation that a committed list removed: it never comes back.
+
+    ``leaving``: it was marked so before, an operator took the member out. Else it had lost its disk or its cluster
+    was recovered without it, and its name may come back by itself under a new incarnation (protocols.md 3.3).
+    """
+
+    node: NodeId
+    leaving: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,7 +206,7 @@ class DeleteBucket:
     bucket: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class PutObject:
     """Point ``key`` at a body. ``body is None``: an empty object."""
 
@@ -299,7 +313,7 @@ Command = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class Operation:
     """One command as it stands in a log entry, with what makes a resend harmless."""
 
@@ -308,7 +322,7 @@ class Operation:
     command: bytes  # encoded by ``catalog.codec.encode_command``
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class Position:
     """Where in the log a command stands: the entry's index and its place among the entry's operations."""
 
@@ -347,7 +361,7 @@ class Rejection(Enum):
     NO_SUCH_VERSION = 20  # one key of a DeleteObjects names a version id that was never issued
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class Stored:
     """PutObject and CopyObject took effect."""
 
@@ -428,10 +442,14 @@ class MemberCopies:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberList:
-    """The member list in force in the catalog, and the log index of the entry that set it."""
+    """The member list in force in the catalog, and the log index of the entry that set it.
+
+    ``epoch``: of the last `sos recover` before it; 0 if there was none.
+    """
 
     index: int
     members: tuple[Member, ...]
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

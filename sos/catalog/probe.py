@@ -23,13 +23,17 @@ from sos.catalog.environment import (
     open_writer,
     read_pointer,
 )
+from sos.catalog.model import NodeId
 from sos.catalog.store import check_format, verify_snapshot
 from sos.catalog.views import View
-from sos.errors import EXIT_DAMAGE, Corruption
+from sos.errors import EXIT_DAMAGE, Corruption, MadeByNewer
 
 
-def probe(directory: str | Path) -> None:
-    """Check the catalog in ``directory`` in this process. Raises: Corruption, FileNotFoundError."""
+def probe(directory: str | Path) -> tuple[NodeId, ...]:
+    """Check the catalog in ``directory`` in this process; who is listed in it.
+
+    Raises: Corruption, FileNotFoundError, MadeByNewer.
+    """
     path = generation_directory(Path(directory), read_pointer(Path(directory)))
     if not (path / DATA_FILE).exists():
         raise Corruption(f"{path / DATA_FILE} is missing")
@@ -40,6 +44,7 @@ def probe(directory: str | Path) -> None:
             with View(begin(environment), 0) as view:
                 check_format(view)
                 view.check_ends()
+                listed = tuple(member.node for member in view.members())
             transaction = begin(environment, write=True)
             transaction.put(keys.META + b"probe", b"")
             transaction.abort()
@@ -47,6 +52,7 @@ def probe(directory: str | Path) -> None:
             environment.close()
     except LmdbError as error:
         raise Corruption(f"{path}: {error}") from error
+    return listed
 
 
 def main() -> int:
@@ -61,6 +67,9 @@ def main() -> int:
             case _:
                 sys.stderr.write("usage: python -m sos.catalog.probe DIR | --copy FILE\n")
                 return EXIT_DAMAGE
+    except MadeByNewer as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     except (Corruption, FileNotFoundError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_DAMAGE

@@ -8,7 +8,9 @@ shape its writer gave it; one that has not comes from a newer version or a bug a
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from sos.catalog.fields import (
@@ -30,10 +32,12 @@ from sos.catalog.model import (
     MemberCopies,
     NodeId,
     ObjectRecord,
+    Removal,
 )
 from sos.checksum import crc64nvme
 from sos.errors import Corruption
-from sos.packing import PackingError, pack, unpack
+from sos.levels import check_version
+from sos.packing import PackingError, pack, unpack, unpack_each
 
 CHECKSUM_BYTES: Final = 8
 _JOINED_BYTES_MAX: Final = 1024  # copying less than this costs less than a second call
@@ -69,7 +73,7 @@ def record_hash(value: bytes) -> int:
 
 
 def unseal_fields(row_key: bytes, value: bytes, tag: int, count: int) -> list[Any]:
-    """The fields after tag and version of a checked record. Raises: Corruption."""
+    """The fields after tag and version of a checked record. Raises: Corruption, MadeByNewer."""
     body = value[CHECKSUM_BYTES:]
     if checksum(row_key, body).to_bytes(CHECKSUM_BYTES, "big") != value[:CHECKSUM_BYTES]:
         raise Corruption(f"{describe(row_key)}: checksum does not match")
@@ -78,8 +82,16 @@ def unseal_fields(row_key: bytes, value: bytes, tag: int, count: int) -> list[An
     except PackingError as error:
         raise Corruption(f"{describe(row_key)}: {error}") from error
     if type(fields) is not list or fields[:2] != [tag, 1] or len(fields) != count + 2:
-        raise Corruption(f"{describe(row_key)}: written by another version")
+        raise _of_another_version(row_key, fields, tag)
     return fields
+
+
+def _of_another_version(row_key: bytes, fields: object, tag: int) -> Corruption:
+    """What is wrong with a record whose checksum is right. Raises: MadeByNewer, if a newer release wrote it."""
+    match fields:
+        case [number, version, *_] if number == tag:
+            check_version(describe(row_key), version, 1)
+    return Corruption(f"{describe(row_key)}: written by another version")
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -157,12 +169,37 @@ def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
     )
 
 
-def decode_listed(key: str, row_key: bytes, value: bytes) -> ListedObject:
-    """What a listing shows of an object's record."""
-    fields = unseal_fields(row_key, value, 33, 10)
-    return ListedObject(
-        key, fields[2], fields[4] or fields[5].hex(), fields[3], ALGORITHMS[fields[6]]
-    )
+def decode_listed(rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[ListedObject]:
+    """What a listing shows of object records: (S3 key, database key, value) each. Raises: Corruption.
+
+    The hot loops of a page of 1,000, hence inline what ``unseal_fields`` does. Every row is checked before any is read.
+    """
+    bodies = []
+    for _, row_key, value in rows:
+        body = value[CHECKSUM_BYTES:]
+        if len(value) < CHECKSUM_BYTES or crc64nvme(row_key + body) != _U64.unpack_from(value)[0]:
+            raise Corruption(f"{describe(row_key)}: checksum does not match")
+        if not body.startswith(_OBJECT_START):
+            unseal_fields(row_key, value, 33, 10)  # raises, and says what it is
+            raise Corruption(f"{describe(row_key)}: written by another version")
+        bodies.append(body)
+    try:
+        unpacked = unpack_each(bodies)
+    except PackingError:
+        for _, row_key, value in rows:
+            unseal_fields(row_key, value, 33, 10)  # raises for the row that it was
+        raise
+    listed = []
+    for (key, _, _), fields in zip(rows, unpacked, strict=True):
+        _, _, size_bytes, modified_ms, etag, md5, algorithm, _, _, _, _, _ = fields
+        entry = (key.decode(), size_bytes, etag or md5.hex(), modified_ms, ALGORITHMS[algorithm])
+        listed.append(_listed_object(entry))
+    return listed
+
+
+_OBJECT_START: Final = pack((33, 1, *range(10)))[:3]  # number of fields, tag, version
+# Without the call of a Python function that the class itself would be.
+_listed_object: Final = partial(tuple.__new__, ListedObject)
 
 
 def encode_pointer(count: int) -> bytes:
@@ -320,6 +357,32 @@ def decode_state(row_key: bytes, value: bytes) -> State:
         blob_bytes=blob_bytes,
         forgotten_count=forgotten_count,
     )
+
+
+def encode_removals(removals: Sequence[Removal]) -> bytes:
+    return pack((49, 1, [(removal.node, removal.leaving) for removal in removals]))
+
+
+def decode_removals(row_key: bytes, value: bytes) -> tuple[Removal, ...]:
+    rows = unseal_fields(row_key, value, 49, 1)[2]
+    return tuple(Removal(node=NodeId(node), leaving=leaving) for node, leaving in rows)
+
+
+def encode_nodes(nodes: Sequence[NodeId]) -> bytes:
+    return pack((50, 1, nodes))
+
+
+def decode_nodes(row_key: bytes, value: bytes) -> tuple[NodeId, ...]:
+    return tuple(NodeId(node) for node in unseal_fields(row_key, value, 50, 1)[2])
+
+
+def encode_level(level: int) -> bytes:
+    return pack((51, 1, level))
+
+
+def decode_level(row_key: bytes, value: bytes) -> int:
+    level: int = unseal_fields(row_key, value, 51, 1)[2]
+    return level
 
 
 def encode_number_and_bytes(number: int, data: bytes) -> bytes:

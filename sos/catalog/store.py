@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ from sos.catalog.records import State
 from sos.catalog.views import View
 from sos.errors import EXIT_BUG, EXIT_DAMAGE, EXIT_DISK, Corruption, FatalStop
 from sos.failpoints import hit
+from sos.levels import check_level, check_version
 from sos.limits import DEDUPE_ENTRIES
 from sos.packing import PackingError
 
@@ -46,6 +48,7 @@ class CatalogStore:
         self._dedupe_entries = dedupe_entries
         self._generation = generation
         self._is_failed = False
+        self._batch: Batch | None = None  # the open transaction
         self._durable_index = 0
         self._environment = open_writer(generation_directory(directory, generation))
         with self.view() as view:
@@ -104,7 +107,7 @@ class CatalogStore:
 
     # --- the state machine ------------------------------------------------------------------------
     def applied(self) -> tuple[int, int]:
-        """(index, term) of the last entry whose effects are in the catalog."""
+        """(index, term) of the last entry whose effects are in the catalog, and visible."""
         return self._state.index, self._state.term
 
     @property
@@ -112,46 +115,66 @@ class CatalogStore:
         """The journal may drop entries up to here: a power cut may take back the transaction after it."""
         return self._durable_index
 
-    def apply(self, entries: Sequence[Entry]) -> list[list[bytes] | None]:
-        """Apply entries that follow ``applied()``, in one transaction with their (index, term).
+    def apply(self, entries: Sequence[Entry], /, *, hold: bool = False) -> list[list[bytes] | None]:
+        """Apply entries that follow the last, in one transaction with their (index, term).
+
+        ``hold``: the transaction stays open for those that follow, and nothing of it is visible before ``commit``,
+        also not in ``applied()``. The results are final all the same: whoever applies these entries again gets them.
 
         Returns: for each entry of operations their encoded results, None for others.
-        Raises: FatalStop. Then nothing of it took effect and the store is of no more use: after a failed sync
-        LMDB's next commit would succeed, over pages that never reached the disk.
+        Raises: FatalStop. Then nothing of the transaction took effect and the store is of no more use: after a
+        failed sync LMDB's next commit would succeed, over pages that never reached the disk.
         """
-        if self._is_failed:
-            raise FatalStop("the catalog failed before", exit_code=EXIT_DISK)
         if not entries:
             return []
+        with self._ending_on_failure():
+            if self._batch is None:
+                hit("apply.before_txn")
+                self._batch = Batch(
+                    begin(self._environment, write=True),
+                    replace(self._state),
+                    dedupe_entries=self._dedupe_entries,
+                )
+            results = [self._batch.apply(entry) for entry in entries]
+        if not hold:
+            self.commit()
+        return results
+
+    def commit(self) -> None:
+        """Make visible what ``apply`` holds. Raises: FatalStop, as ``apply`` does."""
+        batch = self._batch
+        if batch is None:
+            return
+        with self._ending_on_failure():
+            batch.finish()
+            hit("apply.in_txn")
+            batch.commit()
+            self._batch = None
+        # The commit that just returned made the one before it durable (``metasync=False``).
+        self._durable_index = self._state.index
+        self._state = batch.state
+        hit("apply.after_commit")
+
+    @contextmanager
+    def _ending_on_failure(self) -> Iterator[None]:
+        """Whatever fails inside leaves nothing of the transaction and ends the use of this store."""
+        if self._is_failed:
+            raise FatalStop("the catalog failed before", exit_code=EXIT_DISK)
         self._is_failed = True
         try:
-            state, results = self._apply(entries)
+            yield
         except (LmdbError, OSError) as error:
             raise FatalStop(f"catalog: {error}", exit_code=EXIT_DISK) from error
         except Corruption as error:
             raise FatalStop(str(error), exit_code=EXIT_DAMAGE) from error
         except (AssertionError, PackingError) as error:
             raise FatalStop(f"catalog: {error}", exit_code=EXIT_BUG) from error
-        # The commit that just returned made the one before it durable (``metasync=False``).
-        self._durable_index = self._state.index
-        self._state = state
-        self._is_failed = False
-        hit("apply.after_commit")
-        return results
-
-    def _apply(self, entries: Sequence[Entry]) -> tuple[State, list[list[bytes] | None]]:
-        hit("apply.before_txn")
-        transaction = begin(self._environment, write=True)
-        try:
-            batch = Batch(transaction, replace(self._state), dedupe_entries=self._dedupe_entries)
-            results = [batch.apply(entry) for entry in entries]
-            batch.finish()
-            hit("apply.in_txn")
-            transaction.commit()
-        except BaseException:
-            transaction.abort()
-            raise
-        return batch.state, results
+        else:
+            self._is_failed = False
+        finally:
+            if self._is_failed and self._batch is not None:
+                self._batch.abort()
+                self._batch = None
 
     # --- reads ------------------------------------------------------------------------------------
     @property
@@ -177,7 +200,7 @@ class CatalogStore:
         return self._environment.reader_check()
 
     def sync(self) -> None:
-        """Make everything that was applied durable. Raises: FatalStop."""
+        """Make everything that was committed durable. Raises: FatalStop."""
         try:
             self._environment.sync(True)
         except LmdbError as error:
@@ -186,8 +209,9 @@ class CatalogStore:
         self._durable_index = self._state.index
 
     def close(self) -> None:
-        """Sync and close. Views must be closed before."""
+        """Commit, sync and close. Views must be closed before."""
         if not self._is_failed:
+            self.commit()
             self.sync()
         self._environment.close()
 
@@ -213,6 +237,7 @@ class CatalogStore:
         Raises: Corruption; FatalStop if the disk failed.
         """
         point = check_snapshot(file)
+        self.commit()  # an open transaction would outlive its environment
         old, generation = self._environment, self._generation + 1
         try:
             path = make_generation(self._directory, generation)
@@ -279,9 +304,12 @@ def _examine(path: Path, *, scan: bool) -> CopyPoint:
 
 
 def check_format(view: View) -> None:
-    """Raises: Corruption if another version wrote the catalog, or its first rows are damaged."""
-    if view.format_version() != FORMAT_VERSION:
-        raise Corruption(f"catalog format {view.format_version()}, this is {FORMAT_VERSION}")
+    """Raises: MadeByNewer; Corruption, if the first rows are damaged."""
+    version = view.format_version()
+    check_version("the catalog", version, FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise Corruption(f"catalog format {version}, this is {FORMAT_VERSION}")
+    check_level("the catalog", view.level())
     view.formation()
     view.member_list()
 

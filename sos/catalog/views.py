@@ -6,13 +6,13 @@ live across an await: it pins old pages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeVar
 
 from sos.catalog import keys, records
-from sos.catalog.codec import decode_formation, decode_members
+from sos.catalog.codec import decode_formation, decode_member_list
 from sos.catalog.environment import LmdbError, Transaction, meaning_of
 from sos.catalog.model import (
     AccessKeyId,
@@ -31,11 +31,13 @@ from sos.catalog.model import (
     NodeId,
     ObjectRecord,
     OwedBlob,
+    Removal,
     RequestId,
 )
-from sos.catalog.pages import list_keys
+from sos.catalog.pages import list_keys, rows_from
 from sos.catalog.records import SUM_MODULUS, State, record_hash, unseal
 from sos.errors import Corruption
+from sos.levels import FIRST
 from sos.packing import PackingError
 
 _Value = TypeVar("_Value")
@@ -104,13 +106,22 @@ class RowReader:
         """The member list in force, and the index of the entry that set it."""
         index, payload = self._need(keys.MEMBERS_KEY, records.decode_number_and_bytes)
         try:
-            return MemberList(index=index, members=decode_members(payload))
+            epoch, members = decode_member_list(payload)
         except PackingError as error:
             raise Corruption(f"{keys.describe(keys.MEMBERS_KEY)}: {error}") from error
+        return MemberList(index=index, members=members, epoch=epoch)
+
+    def level(self) -> int:
+        """The highest feature level that was ever applied (``sos.levels``)."""
+        return self._row(keys.LEVEL_KEY, records.decode_level) or FIRST
 
     def members(self) -> tuple[Member, ...]:
         """The voters of the list in force."""
         return self.member_list().members
+
+    def removals(self) -> tuple[Removal, ...]:
+        """The last incarnations that lists removed, the newest last."""
+        return self._row(keys.REMOVED_KEY, records.decode_removals) or ()
 
     def member_copies(self, node: NodeId) -> MemberCopies | None:
         """What is known of a node's copies; None for a node that is no member and never reported."""
@@ -303,6 +314,35 @@ class View(RowReader):
             row = next(self._rows(start, start), None)
             if row is not None:
                 unseal(*row)
+
+    def objects_of(
+        self, bucket_id: int, blobs: Set[BlobId], after: str, limit: int
+    ) -> tuple[list[str], str | None]:
+        """Of the first ``limit`` keys greater than ``after`` those whose bytes are one of ``blobs``; the last key looked
+        at, None behind the end."""
+        found = []
+        target = after.encode() + b"\x00" if after else b""
+        rows = rows_from(self._transaction, bucket_id, target)
+        for number, (key, row_key, value) in enumerate(rows, 1):
+            if records.decode_object(row_key, value).blob in blobs:
+                found.append(key.decode())
+            if number == limit:
+                return found, key.decode()
+        return found, None
+
+    def check_rows(self, after: bytes, limit: int) -> tuple[bytes | None, int]:
+        """Check the first ``limit`` rows behind database key ``after``: the last one's key, None at the end; their bytes.
+
+        Raises: Corruption.
+        """
+        size_bytes = 0
+        start = after + b"\x00"
+        for number, (row_key, value) in enumerate(self._rows(b"", start), 1):
+            unseal(row_key, value)
+            size_bytes += len(row_key) + len(value)
+            if number == limit:
+                return row_key, size_bytes
+        return None, size_bytes
 
     def scan_digest(self) -> int:
         """The record sum as the rows really give it: reads and checks every row. For ``verify`` and tests at rest."""

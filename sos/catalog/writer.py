@@ -31,6 +31,7 @@ from sos.catalog.views import RowReader
 FORGOTTEN_ENTRIES: Final = 1_000_000
 _PURGED_WITH_EACH: Final = 2  # more than one: old rows shrink while new ones come
 _PURGED_WITH_FLOOR: Final = 1000
+_DROPPED_WITH_EACH: Final = 256  # about a millisecond
 _COUNTS: Final = struct.Struct(">QQQ")
 _FLOOR: Final = struct.Struct(">Q")
 
@@ -51,6 +52,8 @@ class RowWriter(RowReader):
         self._copies: dict[NodeId, MemberCopies | None] = {}
         self._changed_copies: dict[NodeId, None] = {}
         self._voters: tuple[Member, ...] | None = None
+        # Removed nodes whose owed lists are not gone yet.
+        self._dropping = list(self._row(keys.DROPPING_KEY, records.decode_nodes) or ())
 
     # --- what rules see, cached where most operations look ----------------------------------------
     def bucket(self, name: str) -> BucketRecord | None:
@@ -99,6 +102,14 @@ class RowWriter(RowReader):
         state = self.state
         state.record_sum = self._sum % SUM_MODULUS
         self._put(keys.STATE_KEY, seal(keys.STATE_KEY, records.encode_state(state)))
+
+    def commit(self) -> None:
+        """End the transaction; after ``finish``."""
+        self._transaction.commit()
+
+    def abort(self) -> None:
+        """End the transaction without any of its writes."""
+        self._transaction.abort()
 
     # --- rows -------------------------------------------------------------------------------------
     def _add(self, row_key: bytes, body: bytes) -> None:
@@ -261,7 +272,8 @@ class RowWriter(RowReader):
         size_bytes = self._row(row_key, records.decode_owed)
         if size_bytes is not None:
             self._take(row_key)
-            self._count_owed(write.node, -1, -size_bytes)
+            if write.node not in self._dropping:
+                self._count_owed(write.node, -1, -size_bytes)
 
     def _count_owed(self, node: NodeId, blobs: int, size_bytes: int) -> None:
         copies = self.member_copies(node)
@@ -290,12 +302,40 @@ class RowWriter(RowReader):
         self._changed_copies[node] = None
 
     def _drop_copies(self, node: NodeId) -> None:
-        """Its holder entries go with their blobs; rules count members only."""
-        table = keys.owed_prefix(node)
-        while (row_key := self._first_key(table)) is not None:
-            self._take(row_key)
+        """Its holder entries go with their blobs; rules count members only. A long owed list goes by and by."""
         self._copies[node] = None
         self._changed_copies[node] = None
+        if not self._drop_owed(node, _DROPPED_WITH_EACH):
+            self._set_dropping([*self._dropping, node])
+
+    def _drop_owed(self, node: NodeId, limit: int | None) -> bool:
+        """Remove up to ``limit`` rows of what ``node`` owed; whether none is left."""
+        table = keys.owed_prefix(node)
+        count = 0
+        while (row_key := self._first_key(table)) is not None:
+            if count == limit:
+                return False
+            self._take(row_key)
+            count += 1
+        return True
+
+    def _go_on_dropping(self) -> None:
+        """With each entry a bounded part: a million rows at once would stop every node for seconds."""
+        if self._dropping and self._drop_owed(self._dropping[0], _DROPPED_WITH_EACH):
+            self._set_dropping(self._dropping[1:])
+
+    def _finish_dropping(self, node: NodeId) -> None:
+        """A node begins an owed list: nothing may be left of an old one."""
+        if node in self._dropping:
+            self._drop_owed(node, None)
+            self._set_dropping([other for other in self._dropping if other != node])
+
+    def _set_dropping(self, nodes: list[NodeId]) -> None:
+        self._dropping = nodes
+        if nodes:
+            self._replace(keys.DROPPING_KEY, records.encode_nodes(nodes))
+        else:
+            self._take(keys.DROPPING_KEY)
 
     def _set_report_sequence(self, write: writes.SetReportSequence) -> None:
         copies = self.member_copies(write.node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,6 +21,7 @@ class Barriers:
     """Waits for the read index, then until this node applied it (Raft dissertation, section 6.4)."""
 
     def __init__(self, raft: ReadIndex) -> None:
+        self.on_passed: Callable[[float], None] = _ignore  # seconds that a barrier took
         self._raft = raft
         self._waiting: list[tuple[int, int, Callable[[int | None], None]]] = []
         self._count = 0
@@ -30,12 +32,19 @@ class Barriers:
         ``None``: no majority confirmed the leader in time.
         """
 
+        asked = time.perf_counter()
+
+        def passed(index: int | None) -> None:
+            if index is not None:
+                self.on_passed(time.perf_counter() - asked)
+            done(index)
+
         def confirmed(index: int | None) -> None:
             if index is None or index <= self._raft.applied_index:
-                done(index)
+                passed(index)
                 return
             self._count += 1
-            heapq.heappush(self._waiting, (index, self._count, done))
+            heapq.heappush(self._waiting, (index, self._count, passed))
 
         self._raft.barrier(confirmed)
 
@@ -48,3 +57,7 @@ class Barriers:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+
+def _ignore(seconds: float) -> None:
+    """Nobody counts."""

@@ -22,6 +22,7 @@ _RETRY_S_MAX: Final = (
     30.0  # of blobs that nobody can give now: asked for again at once when members come or go
 )
 _COMPARE_AGAIN_S: Final = 3600.0  # finds files that went while nobody read them
+_SHOWN: Final = ("blobs_done", "blobs_total", "bytes_done", "bytes_total")
 _JOBS_MAX: Final = 2  # members resynced at a time: the foreground keeps most of the disk
 
 
@@ -37,14 +38,18 @@ class MemberView:
     doubt: int  # other than at the last comparison: that one no longer counts
     blobs_owed: int
     bytes_owed: int
+    is_listed: bool = (
+        True  # else a learner: it owes nothing yet, and misses what is named meanwhile
+    )
 
 
 @dataclass(slots=True)
 class _Care:
-    """One member, while it stays connected and this node leads."""
+    """One member or learner, while it stays connected and this node leads."""
 
     compared_at: float | None = None
     compared_doubt: int = 0
+    compared_listed: bool = True
     owed_since: float | None = None
     job_id: int | None = None
     failures: int = 0  # in a row
@@ -112,7 +117,7 @@ class CatchUp:
 
     def _start(self, member: MemberView, care: _Care, now: float) -> None:
         is_full = _needs_comparison(care, now)
-        doubt = member.doubt
+        doubt, is_listed = member.doubt, member.is_listed
 
         def ended(is_done: bool, values: dict[str, Any]) -> None:
             care.job_id = None
@@ -120,6 +125,7 @@ class CatchUp:
             # Blobs that nobody can give stand in the owed list: comparing again would tell nothing new.
             if is_full and is_done:
                 care.compared_at, care.compared_doubt = self._clock.monotonic(), doubt
+                care.compared_listed = is_listed
             failed = values.get("failed", 0) if is_done else 0
             if is_done and not failed:
                 log.info("core.resync.done", member=member.node, full=is_full, **values)
@@ -158,6 +164,15 @@ class CatchUp:
         owed_since = self._care[member.node].owed_since
         return owed_since is None or self._clock.monotonic() - owed_since <= _IN_SYNC_OWED_S
 
+    def resync(self, node: NodeId) -> dict[str, Any] | None:
+        """How far the running resync of ``node`` is, in blobs and bytes, and its pace; None when none runs."""
+        care = self._care.get(node)
+        if care is None or care.job_id is None or "bytes_done" not in care.progress:
+            return None
+        elapsed = self._clock.monotonic() - care.started
+        shown = {name: care.progress.get(name) for name in _SHOWN}
+        return {**shown, "bytes_s": round(care.progress["bytes_done"] / max(elapsed, 0.001))}
+
     def eta_s(self, node: NodeId) -> float | None:
         """Seconds that the running resync still takes at its pace so far; None when none runs or none is known."""
         care = self._care.get(node)
@@ -172,7 +187,8 @@ class CatchUp:
 
 def _still_counts(care: _Care, member: MemberView) -> bool:
     """Whether nothing happened since the last comparison that could have cost copies in silence."""
-    return member.has_gateway and member.doubt == care.compared_doubt
+    is_same = member.is_listed == care.compared_listed
+    return is_same and member.has_gateway and member.doubt == care.compared_doubt
 
 
 def _needs_comparison(care: _Care, now: float) -> bool:

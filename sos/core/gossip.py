@@ -7,12 +7,13 @@ that stands against a majority stops (design, section 8).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sos.catalog.model import NodeId
 from sos.clock import Clock
+from sos.core.handover import DiskReport
 from sos.core.messages import NodeReport
 from sos.errors import EXIT_DAMAGE, FatalStop
 
@@ -39,7 +40,9 @@ class Peers:
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
         self._heard: dict[NodeId, _Heard] = {}
+        self._disks: dict[NodeId, tuple[float, DiskReport]] = {}
         self._table: tuple[float, NodeId, dict[str, Any]] | None = None
+        self._levels: dict[NodeId, int] = {}  # kept while a peer is away: it comes back as it was
 
     def take_report(self, peer: NodeId, report: NodeReport, *, commit_index: int) -> None:
         """``commit_index``: this node's, now."""
@@ -52,10 +55,27 @@ class Peers:
             commit_index=commit_index,
             keeps_up=report.applied_index >= due,
         )
+        self._levels[peer] = report.level
+
+    def lowest_level(self, nodes: Collection[NodeId], *, active: int) -> int:
+        """What all ``nodes`` apply, by their last words; at least ``active``, which the cluster needs already.
+
+        One that never spoke since this process began counts as ``active``, for what it had to apply was no more.
+        """
+        return min((max(self._levels.get(node, active), active) for node in nodes), default=active)
 
     def forget(self, peer: NodeId) -> None:
         """``peer`` is not connected any more."""
         self._heard.pop(peer, None)
+        self._disks.pop(peer, None)
+
+    def take_disk(self, peer: NodeId, disk: DiskReport) -> None:
+        self._disks[peer] = (self._clock.monotonic(), disk)
+
+    def disk(self, peer: NodeId) -> DiskReport | None:
+        """What the peer last said of its disk, if that is fresh."""
+        at, disk = self._disks.get(peer, (0.0, None))
+        return disk if self._clock.monotonic() - at <= _FRESH_S else None
 
     def _fresh(self, peer: NodeId, seconds: float) -> _Heard | None:
         heard = self._heard.get(peer)

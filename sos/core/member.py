@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
-from sos import __version__
+from sos import __version__, levels
 from sos.catalog.codec import decode_formation
 from sos.catalog.model import BlobId, Command, FormationRecord, NodeId, RaiseSweepFloor, Result
 from sos.catalog.store import CatalogStore
@@ -14,25 +15,34 @@ from sos.clock import Clock, IdSource
 from sos.config import Config
 from sos.core import messages, table
 from sos.core.barriers import Barriers
-from sos.core.catchup import CatchUp
+from sos.core.catchup import CatchUp, MemberView
+from sos.core.change_requests import ChangeRequests
+from sos.core.changes import Changes
+from sos.core.contacts import Contacts
 from sos.core.disk_watch import DiskWatch
+from sos.core.driver import MemberDriver
 from sos.core.floor import FloorSamples
 from sos.core.gossip import REPORT_S, Peers, check_digests
+from sos.core.handover import DiskReport, HandOver, Successor
 from sos.core.holders import HolderReports
 from sos.core.jobs import Jobs
 from sos.core.log_holds import LogHolds
-from sos.core.members import member_states, to_raft_list
-from sos.core.messages import AppKind, AppRefused, NodeReport
+from sos.core.members import blob_quorum, member_states, to_raft_list
+from sos.core.messages import AppKind, AppRefused, NodeReport, UnknownKind
 from sos.core.proposer import OwnProposals, Proposer, RemoteOrigin, Row
+from sos.core.scrubs import Scrubs
 from sos.core.snapshots import SnapshotFetch, decode_point, encode_point
-from sos.errors import FatalStop, OutcomeUnknown, Unavailable
-from sos.limits import COMMIT_S_MAX
-from sos.link.protocol import Answer, Barrier, NodeState
+from sos.core.sync_times import SyncTimes
+from sos.disk_sizes import disk_sizes
+from sos.errors import EXIT_REMOVED, FatalStop, OutcomeUnknown, Unavailable
+from sos.limits import COMMIT_S_MAX, DRAIN_S_MAX, MIB
+from sos.link.protocol import Barrier, NodeState
 from sos.link.server import Connection, LinkServer
 from sos.packing import PackingError
 from sos.raft.api import RaftSettings
 from sos.raft.identity import Formed, Identity
 from sos.raft.journal import FileJournal
+from sos.raft.messages import decode_members, encode_members
 from sos.raft.node import RaftNode
 from sos.raft.transport import NodeTransport
 from sos.telemetry import log
@@ -43,6 +53,8 @@ _SECOND_S: Final = 1.0
 # one take 146 us each, 28 take 95. Readers do not wait: a barrier asks for what it needs.
 _APPLY_GATHER_S: Final = 0.04
 _DOUBT_BITS: Final = 32
+_ANSWER_MAX: Final = 255  # a later release may know more answers than this one
+_REMOVED_S: Final = 1.5  # so long a removed node still answers whoever asked it for that
 _OLD_GENERATION_S: Final = 30.0  # gateways change to a new generation with their next view
 
 
@@ -60,11 +72,13 @@ class Member:
         link: LinkServer,
         clock: Clock,
         ids: IdSource,
+        sync_times: SyncTimes,
         stop: Callable[[BaseException], None],
     ) -> None:
         assert isinstance(identity.formation, Formed)
         self.record: FormationRecord = decode_formation(identity.formation.record)
         self.node = identity.node
+        self.data = Path(config.node.data)
         self.store = store
         self._config = config
         self._clock = clock
@@ -72,21 +86,30 @@ class Member:
         self._link = link
         self._stop = stop
         self._loop = asyncio.get_running_loop()
-        boundary = store.boundary()
+        boundary, listed = store.boundary(), store.members()
+        self.sync_times = sync_times
+        self.disk = DiskWatch(config.node.data, sizes=disk_sizes(config), clock=clock)
         self.raft = RaftNode(
             self_id=self.node,
-            members=to_raft_list(store.members().members),
+            members=to_raft_list(listed.members, epoch=listed.epoch),
+            recovered=decode_members(identity.recovered) if identity.recovered else None,
             journal=journal,
             machine=store,
             links=transport,
             clock=clock,
             ids=ids,
-            settings=RaftSettings(apply_gather_s=_APPLY_GATHER_S),
+            settings=RaftSettings(
+                apply_gather_s=_APPLY_GATHER_S,
+                entry_room_bytes=self.disk.floor_bytes,
+                apply_room_bytes=self.disk.floor_bytes // 4,
+                vote_room_bytes=min(self.disk.floor_bytes // 8, MIB),
+            ),
             installed_at=None if boundary is None else decode_point(boundary),
         )
         self.raft.wake = self._schedule_tick
         self.raft.on_app = self._on_app
-        self.proposer = Proposer(self.raft, clock=clock)
+        self.raft.room_bytes = self.disk.room_bytes
+        self.proposer = Proposer(self.raft, clock=clock, lowest_level=self._lowest_level)
         self.barriers = Barriers(self.raft)
         self.own = OwnProposals(
             self.proposer,
@@ -102,7 +125,14 @@ class Member:
         self.jobs = Jobs(link)
         self.catch_up = CatchUp(clock=clock, start_job=self.jobs.start, cancel_job=self.jobs.cancel)
         self.peers = Peers(clock=clock)
-        self.disk = DiskWatch(config.node.data, reserve_bytes=config.test.disk_reserve_bytes)
+        self.scrubs = Scrubs(
+            node=self.node,
+            start_job=self.jobs.start,
+            broadcast=self._broadcast,
+            clock=clock,
+            ids=ids,
+        )
+        self._hand_over = HandOver(clock)
         self.snapshots = SnapshotFetch(
             raft=self.raft,
             store=store,
@@ -112,6 +142,35 @@ class Member:
         self.snapshots.installed = self._on_installed
         self._log_holds = LogHolds(raft=self.raft, store=store, clock=clock)
         self.raft.on_need_snapshot = lambda peer, index: self.snapshots.need(NodeId(peer), index)
+        self.contacts = Contacts(
+            node=self.node,
+            config=config,
+            raft=self.raft,
+            store=store,
+            transport=transport,
+            clock=clock,
+        )
+        self.changes = Changes(clock=clock)
+        self.driver = MemberDriver(
+            node=self.node,
+            raft=self.raft,
+            store=store,
+            contacts=self.contacts,
+            peers=self.peers,
+            catch_up=self.catch_up,
+            changes=self.changes,
+            views=lambda: table.member_views(self),
+            away_s_min=config.test.wiped_away_s,
+            level=self._needed_level,
+        )
+        self.change_requests = ChangeRequests(
+            self.raft,
+            self.changes,
+            barrier=self.barriers.request,
+            situation=self.driver.situation,
+            removed=lambda: self.node if self._is_removed else None,
+        )
+        self._list = self.raft.members  # as it was last followed
         self._floor = FloorSamples(clock=clock, age_s=config.test.orphan_age_s)
         self._floor_task: asyncio.Task[None] | None = None
         self._origins: dict[NodeId, RemoteOrigin] = {}
@@ -119,6 +178,7 @@ class Member:
         self._differs_at: int | None = None
         self._is_tick_due = False
         self._is_closed = False
+        self._is_removed = self._is_ending = False
         self._is_leader = False
         self._leader: str | None = None
         self._pushed = NodeState()
@@ -130,7 +190,7 @@ class Member:
     def start(self) -> None:
         """Take part: dial the members, tick, tell the gateways."""
         self.disk.look()
-        self._dial()
+        self._follow_list()
         self._transport.set_raft_handler(self)
         self._every(_TICK_S, self._tick)
         self._every(REPORT_S, self._report)
@@ -188,6 +248,9 @@ class Member:
             return
         self._link.applied_index = self.raft.applied_index
         self.barriers.release()
+        self.driver.turn()
+        if self.raft.members is not self._list:
+            self._follow_list()
         leader = self.raft.leader
         if leader != self._leader or self.raft.is_leader != self._is_leader:
             self._leader_changed(leader)
@@ -199,8 +262,10 @@ class Member:
             self._is_leader = self.raft.is_leader
             if not self._is_leader:
                 self._handed_over.set()
+                self._hand_over.stepped_down()
                 self.proposer.refuse_waiting()
             self.catch_up.reset()
+            self.driver.reset()
         log.info("core.leader", leader=leader, term=self.raft.term, self_leads=self._is_leader)
         self.push_state()
 
@@ -216,6 +281,8 @@ class Member:
             return
         self.raft.on_disconnected(peer)
         self.peers.forget(NodeId(peer))
+        self.contacts.newcomers.forget(NodeId(peer))
+        self.contacts.relocated.forget(NodeId(peer))
         self.proposer.give_up(lambda leader: leader == peer)
         self.push_state()
 
@@ -232,6 +299,8 @@ class Member:
         try:
             kind, fields = messages.decode_app(payload)
             self._take_app(NodeId(peer), kind, fields)
+        except UnknownKind as error:
+            log.debug("core.message.unknown", peer=peer, why=str(error))
         except (AppRefused, PackingError) as error:
             log.warning("core.message.refused", peer=peer, why=str(error))
 
@@ -241,11 +310,13 @@ class Member:
                 messages.check_rows(fields[0], middle_max=1 << 62), self._origin(peer)
             )
         elif kind is AppKind.ANSWERS:
-            rows = messages.check_rows(fields[0], middle_max=max(Answer))
+            rows = messages.check_rows(fields[0], middle_max=_ANSWER_MAX)
             self.proposer.take_answers(peer, rows)
         elif kind is AppKind.REPORT:
             report = messages.check_report(fields)
             self.peers.take_report(peer, report, commit_index=self.raft.commit_index)
+        elif kind is AppKind.DISK:
+            self.peers.take_disk(peer, messages.check_disk(fields))
         elif kind is AppKind.TABLE:
             if type(fields[0]) is dict:
                 self.peers.take_table(peer, fields[0])
@@ -256,6 +327,16 @@ class Member:
             self.raft.send_app(peer, messages.encode_point_answer(data))
         elif kind is AppKind.POINT and type(fields[0]) is bytes:
             self.snapshots.take_point(fields[0])
+        elif kind is AppKind.SCRUB_REQUEST and type(fields[0]) is str:
+            self.scrubs.take_request(fields[0])
+        elif kind is AppKind.SCRUB_STATE and type(fields[0]) is dict:
+            self.scrubs.take_state(peer, fields[0])
+        elif kind is AppKind.JOIN:
+            self.contacts.take_join(messages.check_join(peer, fields))
+        elif kind is AppKind.MEMBERS:
+            self.contacts.take_members(messages.check_members(fields))
+        elif kind in (AppKind.MEMBER_REQUEST, AppKind.MEMBER_ANSWER):
+            self.change_requests.take(peer, kind, fields)
         elif kind is AppKind.HOLD_LOG and type(fields[0]) is int:
             self._log_holds.asked(peer, fetch=fields[0])
 
@@ -332,21 +413,79 @@ class Member:
             version=__version__,
             free_bytes=self.disk.free_bytes,
             doubt=self._doubt,
+            level=levels.LEVEL,
         )
-        payload = messages.encode_report(report)
+        disk = DiskReport(sync_s=self.sync_times.typical_s(), is_full=self.disk.is_full)
+        payloads = (messages.encode_report(report), messages.encode_disk(disk))
         connected = self._transport.connected()
         for peer in connected:
-            self.raft.send_app(peer, payload)
+            for payload in payloads:
+                self.raft.send_app(peer, payload)
         self.peers.take_report(self.node, report, commit_index=self.raft.commit_index)
+        self.peers.take_disk(self.node, disk)
+        self.contacts.announce()
+        self._follow_list()
         if self.raft.is_leader:
+            self._record_recovery()
+            self.driver.update(table.member_views(self))
             views = table.member_views(self)
-            self.catch_up.update(views)
-            frame = messages.encode_table({"members": table.member_rows(self, views)})
+            self._mind_own_disk(disk, views)
+            leaving = {row.node for row in self.raft.members.members if row.leaving}
+            self.catch_up.update([view for view in views if view.node not in leaving])
+            frame = messages.encode_table(
+                {
+                    "members": table.member_rows(self, views),
+                    "warnings": self.driver.warnings,
+                }
+            )
             for peer in connected:
                 self.raft.send_app(peer, frame)
         self.proposer.expire()
         self.own.expire()
+        self.scrubs.update()
         self.push_state()
+
+    def _lowest_level(self) -> int:
+        """What every member applies; the leader proposes nothing above it."""
+        nodes = [NodeId(row.node) for row in self.raft.members.members]
+        return self.peers.lowest_level(nodes, active=self.applied_level())
+
+    def applied_level(self) -> int:
+        """The level that the catalog has: no build below it can serve it any more."""
+        with self.store.view() as view:
+            return view.level()
+
+    def _needed_level(self) -> int:
+        """What a newcomer must apply: a command of this level is in the catalog, or on its way there."""
+        return max(self.applied_level(), self.proposer.level)
+
+    def _broadcast(self, payload: bytes) -> None:
+        """To every connected peer."""
+        for peer in self._transport.connected():
+            self.raft.send_app(peer, payload)
+
+    def _mind_own_disk(self, own: DiskReport, views: list[MemberView]) -> None:
+        """A leader whose disk is too slow or full hands over to a member whose disk is clearly better."""
+        successors = [
+            Successor(node=view.node, disk=disk)
+            for view in views
+            if view.node != self.node
+            and view.is_connected
+            and view.is_up_to_date
+            and view.has_gateway
+            and (disk := self.peers.disk(view.node)) is not None
+        ]
+        heir = self._hand_over.choose(own, successors)
+        if heir is not None and self.raft.transfer_leadership(heir):
+            log.warning("core.leader.hands_over", to=heir, sync_s=own.sync_s, is_full=own.is_full)
+
+    def _record_recovery(self) -> None:
+        """After `sos recover` the survivors' list goes into the log before any other (protocols.md 3.7)."""
+        survivors = self.raft.list_to_record
+        if survivors is not None:
+            nodes = [member.node for member in survivors.members]
+            log.warning("core.recovered", members=nodes, epoch=survivors.epoch)
+            self.raft.propose(encode_members(survivors), lambda _: None)
 
     def _each_second(self) -> None:
         if self.disk.look():
@@ -415,8 +554,10 @@ class Member:
             leader=None if leader is None else NodeId(leader),
             is_leader=self.raft.is_leader,
             members=member_states(members, own=self.node, connected=self._transport.connected()),
-            write_quorum=members.majority,
+            write_quorum=blob_quorum(members),
             is_disk_low=self._is_disk_low(),
+            others=self.contacts.others(self.driver.learners),
+            is_removed=self._is_ending,
         )
         if state != self._pushed:
             self._pushed = state
@@ -430,12 +571,27 @@ class Member:
         low = sum(report is not None and report.is_disk_low for report in reports)
         return len(reports) - low < self.raft.members.majority
 
-    def _dial(self) -> None:
-        """Dial every listed member; a test's override or the seed list may know a better address."""
-        addresses = {m.name: m.address for m in self.raft.members.members}
-        addresses |= {seed.name: str(seed.address) for seed in self._config.node.seeds}
-        addresses |= {over.name: str(over.address) for over in self._config.test.dial}
-        addresses.pop(self._config.node.name, None)
-        self._transport.set_peers(addresses)
-        nodes = [NodeId(m.node) for m in self.raft.members.members]
-        self._transport.set_membership(members=nodes, removed=[])
+    def _follow_list(self) -> None:
+        """Dial the members in force, know whom lists removed; a node that was removed itself ends here."""
+        self._list = self.raft.members
+        try:
+            self.contacts.look()
+        except FatalStop as error:
+            if error.exit_code != EXIT_REMOVED:
+                self._stop(error)  # put back to an older state: nothing more may leave it
+            self._end_removed(error)
+        self.push_state()
+
+    def _end_removed(self, error: FatalStop) -> None:
+        """Say so for a moment, then let the gateways drain: the node ends with the last of them."""
+        if self._is_removed:
+            return
+        self._is_removed = True
+        log.error("core.removed", why=str(error))
+
+        def drain() -> None:
+            self._is_ending = True
+            self.push_state()
+
+        self._loop.call_later(_REMOVED_S, drain)
+        self._loop.call_later(_REMOVED_S + DRAIN_S_MAX, self._stop, error)

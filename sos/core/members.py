@@ -10,7 +10,7 @@ from sos.link.protocol import MemberState
 from sos.raft.members import Member, MemberList
 
 
-def to_raft_list(members: Sequence[model.Member]) -> MemberList:
+def to_raft_list(members: Sequence[model.Member], *, epoch: int = 0) -> MemberList:
     """The catalog's list in Raft's form and order."""
     rows = [
         Member(
@@ -22,7 +22,13 @@ def to_raft_list(members: Sequence[model.Member]) -> MemberList:
         )
         for member in members
     ]
-    return MemberList(members=tuple(sorted(rows, key=lambda row: row.node)))
+    return MemberList(members=tuple(sorted(rows, key=lambda row: row.node)), epoch=epoch)
+
+
+def blob_quorum(members: MemberList) -> int:
+    """How many staying members must hold a new blob (the rule of ``catalog.rules.blob.write_quorum``)."""
+    staying = sum(not member.leaving for member in members.members)
+    return max(1, min(members.majority, staying))
 
 
 def member_states(

@@ -11,15 +11,16 @@ from typing import Any, Final, NoReturn
 
 from sos.admin.server import AdminServer
 from sos.catalog import codec
-from sos.catalog.model import BlobId, FormationRecord
+from sos.catalog.model import BlobId, FormationRecord, NodeId
 from sos.clock import Clock, IdSource
-from sos.core import start
+from sos.core import returning, start
 from sos.core.keys import AccessKeys
 from sos.core.member import Member
 from sos.core.metrics import CoreMetrics
 from sos.core.proposer import Row
 from sos.core.status import formed_status, waiting_status
-from sos.disk import Disk
+from sos.core.sync_times import TimedDisk
+from sos.disk import is_no_space
 from sos.errors import EXIT_BUG, EXIT_DAMAGE, Corruption, FatalStop, StartRefused
 from sos.inherit import Inheritance
 from sos.link.protocol import Answer
@@ -45,10 +46,11 @@ class CoreProcess:
         *,
         clock: Clock,
         ids: IdSource,
-        disk: Disk,
+        disk: TimedDisk,
     ) -> None:
         self._directory = opened.directory
         self._lock = opened.lock  # held until the process ends
+        self._listed = opened.listed
         self._config = inheritance.config
         self._inheritance = inheritance
         self._clock = clock
@@ -80,9 +82,9 @@ class CoreProcess:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             error = starting.exception()
-            if isinstance(error, StartRefused | FatalStop):
-                raise error
             if error is not None:
+                if isinstance(error, StartRefused | FatalStop) or is_no_space(error):
+                    raise error
                 self.stop_now(error)
             await stopping
         else:
@@ -129,6 +131,7 @@ class CoreProcess:
             link=self._link,
             clock=self._clock,
             ids=self._ids,
+            sync_times=self._disk.times,
             stop=self.stop_now,
         )
         self._waiting = ()
@@ -157,6 +160,7 @@ class CoreProcess:
                 region=config.s3.region,
                 root_access_key=config.secrets.root_access_key or None,
                 root_secret_key=config.secrets.root_secret_key or None,
+                join=tuple(map(str, config.node.join)),
             ),
             codec=codec,
             clock=self._clock,
@@ -193,12 +197,29 @@ class CoreProcess:
         else:
             text = "".join(traceback.format_exception(error))
             log.error("core.bug", why=repr(error), traceback=text, exit_code=code)
+        if code == EXIT_DAMAGE:
+            self._note_damage(str(error))
         sys.stderr.flush()
         os._exit(code)
+
+    def _note_damage(self, why: str) -> None:
+        """The next start comes back as a wiped member, if there is somebody to heal it."""
+        listed = self._listed
+        if self._member is not None:
+            listed = {NodeId(member.node) for member in self._member.raft.members.members}
+        returning.note_damage(
+            self._config,
+            disk=self._disk,
+            identity=self._directory.identity,
+            listed=listed,
+            why=why,
+        )
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback or task failed. Raft wraps its disk errors; other OSErrors are those of sockets."""
         error = context.get("exception")
+        if isinstance(error, asyncio.CancelledError):
+            return  # a task of the loop's own streams, while the loop ends for another reason
         if isinstance(error, BaseException) and not isinstance(error, OSError):
             self.stop_now(error)
         log.warning("core.loop", message=context.get("message"), why=repr(error))
@@ -241,6 +262,7 @@ class CoreProcess:
     def on_job_progress(self, connection: Connection, job_id: int, values: dict[str, Any]) -> None:
         if self._member is not None:
             self._member.catch_up.progress(job_id, values)
+            self._member.scrubs.progress(job_id, values)
 
     def on_job_done(
         self, connection: Connection, job_id: int, is_done: bool, values: dict[str, Any]
@@ -266,7 +288,8 @@ class CoreProcess:
             identity = self._directory.identity
             if isinstance(identity.formation, Empty) and not waiting:
                 waiting = ("waiting for the other nodes of the seed list",)
-            return waiting_status(node=self._node, waiting=waiting)
+            warnings = returning.warnings(self._disk, self._config.node.data)
+            return waiting_status(node=self._node, waiting=waiting) | {"warnings": warnings}
         is_ready = await self.is_ready()
         try:
             return formed_status(self._member, is_ready=is_ready, warnings=self._warnings())
@@ -274,8 +297,12 @@ class CoreProcess:
             self.stop_now(error)
 
     def _warnings(self) -> list[str]:
-        """Troubles of the links that a person has to end."""
-        return [
+        """What this node put aside, and troubles of the links that a person has to end."""
+        told = returning.warnings(self._disk, self._config.node.data)
+        if self._member is not None and self._member.raft.is_recovering:
+            names = ", ".join(member.name for member in self._member.raft.members.members)
+            told.append(f"after `sos recover` the first election needs all survivors: {names}")
+        return told + [
             f"{link.name} at {link.address}: {link.trouble}"
             for link in self._transport.status()
             if link.trouble is not None
@@ -289,3 +316,18 @@ class CoreProcess:
 
     def access_keys(self) -> AccessKeys | None:
         return None if self._member is None else self.keys
+
+    async def change_members(self, document: object) -> dict[str, Any] | None:
+        return None if self._member is None else await self._member.change_requests.ask(document)
+
+    def scrub_states(self) -> list[dict[str, Any]]:
+        """One row per member; none before the cluster is formed."""
+        member = self._member
+        if member is None:
+            return []
+        rows = member.scrubs.states([NodeId(row.node) for row in member.raft.members.members])
+        return [{"name": row["node"].partition("@")[0], **row} for row in rows]
+
+    def start_scrub(self) -> str | None:
+        """Have every node that is connected read all its replicas; the request's id."""
+        return None if self._member is None else self._member.scrubs.start_now()

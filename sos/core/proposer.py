@@ -8,17 +8,19 @@ reached the log is *unknown* until its stored result is here (design, section 5)
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from sos.catalog.codec import decode_result, encode_command, encode_entry
+from sos.catalog.codec import command_level, decode_result, encode_command, encode_entry
 from sos.catalog.model import Command, NodeId, Operation, Rejection, RequestId, Result
 from sos.clock import Clock
 from sos.core.messages import encode_answers, encode_proposals
 from sos.errors import OutcomeUnknown
+from sos.levels import FIRST
 from sos.limits import COMMIT_S_MAX, ENTRY_BYTES_TARGET, PROPOSALS_QUEUED_MAX
-from sos.link.protocol import Answer
+from sos.link.protocol import Answer, answer_of
 from sos.link.waiting import Operations
 from sos.raft.api import Applied, ProposeOutcome, Refused, RefusedReason
 
@@ -53,9 +55,14 @@ class Consensus(Protocol):
 class Proposer:
     """Operations on their way through this core."""
 
-    def __init__(self, raft: Consensus, *, clock: Clock) -> None:
+    def __init__(
+        self, raft: Consensus, *, clock: Clock, lowest_level: Callable[[], int] = lambda: FIRST
+    ) -> None:
+        """``lowest_level``: what every member applies (``sos.levels``); asked for when that is in question."""
         self._raft = raft
         self._clock = clock
+        self._lowest_level = lowest_level
+        self.level = FIRST  # the highest that went into the log from here
         self._queue: deque[tuple[Row, Origin]] = deque()
         self._in_flight = 0
         self._is_pump_due = False
@@ -63,6 +70,7 @@ class Proposer:
         self._loop = asyncio.get_running_loop()
         self.operations_count = 0
         self.entries_count = 0
+        self.on_committed: Callable[[float], None] = _ignore  # seconds that an entry took
 
     @property
     def waiting(self) -> int:
@@ -83,12 +91,23 @@ class Proposer:
                 origin.answer(row[0], Answer.NO_LEADER)
             return
         for row in rows[:room]:
-            self._queue.append((row, origin))
+            if self._may_propose(row[2]):
+                self._queue.append((row, origin))
+            else:
+                origin.answer(row[0], Answer.NOT_YET)
         for row in rows[room:]:
             origin.answer(row[0], Answer.QUEUE_FULL)
         if not self._is_pump_due:
             self._is_pump_due = True
             self._loop.call_soon(self.pump)
+
+    def _may_propose(self, command: bytes) -> bool:
+        """Whether every member can apply it; nothing else may enter the log, where no node can step over it."""
+        level = command_level(command)
+        if level > FIRST and level > self._lowest_level():
+            return False
+        self.level = max(self.level, level)
+        return True
 
     def pump(self) -> None:
         """Propose what waits, as long as entries may go."""
@@ -153,7 +172,7 @@ class Proposer:
         for request_id, answer, payload in rows:
             waiting = self._forwarded.pop(request_id, None)
             if waiting is not None:
-                waiting[1].answer(request_id, Answer(answer), payload)
+                waiting[1].answer(request_id, answer_of(answer), payload)
 
     def give_up(self, is_lost: Callable[[str], bool]) -> None:
         """Answer *unknown* for what went to a leader that is no longer one, or not connected."""
@@ -183,14 +202,21 @@ class Proposer:
 class _Done:
     """One entry's callback: cheaper than a closure over the loop variables."""
 
-    __slots__ = ("_batch", "_proposer")
+    __slots__ = ("_batch", "_proposed", "_proposer")
 
     def __init__(self, proposer: Proposer, batch: list[tuple[Row, Origin]]) -> None:
         self._proposer = proposer
         self._batch = batch
+        self._proposed = time.perf_counter()
 
     def __call__(self, outcome: ProposeOutcome) -> None:
+        if isinstance(outcome, Applied):
+            self._proposer.on_committed(time.perf_counter() - self._proposed)
         self._proposer.entry_done(self._batch, outcome)
+
+
+def _ignore(seconds: float) -> None:
+    """Nobody counts."""
 
 
 def _answer_of(outcome: ProposeOutcome) -> Answer:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sos.catalog.environment import begin, open_copy
-from sos.catalog.model import Member, NodeId
+from sos.catalog.model import MemberList, NodeId
 from sos.catalog.store import CatalogStore, check_snapshot
 from sos.catalog.views import View
 from sos.core.log_holds import RENEW_S
@@ -41,7 +41,7 @@ def decode_point(data: bytes) -> SnapshotPoint:
     """Raises: PackingError."""
     fields = unpack(data)
     try:
-        index, term, entries = fields
+        index, term, entries, *_ = fields
         before, last = entries
         return SnapshotPoint(index=index, term=term, entries=(_entry(before), _entry(last)))
     except (AssertionError, TypeError, ValueError) as error:
@@ -143,10 +143,10 @@ class SnapshotFetch:
         if point is None or (point.index, point.term) != (copy.index, copy.term):
             log.warning("core.snapshot.detached", peer=peer, index=copy.index)
             return False
-        members = await asyncio.to_thread(_members_of, path)
+        copied = await asyncio.to_thread(_members_of, path)
         decision = self._raft.install(
             point,
-            to_raft_list(members),
+            to_raft_list(copied.members, epoch=copied.epoch),
             lambda: _swap(self._store, path, point),
         )
         log.info("core.snapshot.installed", index=point.index, decision=decision.value)
@@ -183,10 +183,10 @@ def _swap(store: CatalogStore, path: str, point: SnapshotPoint) -> None:
     store.install_snapshot(path, encode_point(point))
 
 
-def _members_of(path: str) -> tuple[Member, ...]:
+def _members_of(path: str) -> MemberList:
     environment = open_copy(Path(path))
     try:
         with View(begin(environment), 0) as view:
-            return view.members()
+            return view.member_list()
     finally:
         environment.close()

@@ -1,7 +1,7 @@
 """What happens before a core takes part: lock, identity, damage checks, catalog, journal.
 
-A directory that fails its checks is left as it is: the node ends with one line and an exit code
-(protocols.md 1.2; coming back as a wiped member by itself is `sos rejoin`, with the next release).
+A directory that fails its checks ends the node with one line and an exit code; unless it is the only member, it
+comes back as a wiped one (``returning``).
 """
 
 from __future__ import annotations
@@ -11,19 +11,30 @@ import secrets
 import select
 import shutil
 import signal
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
 from sos.catalog.codec import decode_formation
 from sos.catalog.environment import LmdbError
-from sos.catalog.model import FormationRecord
+from sos.catalog.model import FormationRecord, NodeId
 from sos.catalog.probe import probe
 from sos.catalog.store import CatalogStore
-from sos.clock import IdSource
+from sos.clock import Clock, IdSource
 from sos.config import Config, Secrets
+from sos.core.returning import load_or_return
 from sos.disk import Disk, Lock
-from sos.errors import EXIT_DAMAGE, EXIT_DISK, REJOIN_ADVICE, Corruption, StartRefused
+from sos.disk_sizes import disk_sizes
+from sos.errors import (
+    EXIT_DAMAGE,
+    EXIT_DISK,
+    EXIT_USAGE,
+    REJOIN_ADVICE,
+    Corruption,
+    MadeByNewer,
+    StartRefused,
+)
 from sos.lifeline import die_with_parent
 from sos.link.path import SOCKET_NAME
 from sos.raft.boots import BOOTS_NAME
@@ -39,6 +50,7 @@ from sos.raft.identity import (
 from sos.raft.journal import FileJournal, open_journal
 
 _PROBE_S_MAX: Final = 60.0
+_PROBE_BYTES: Final = 4096  # of its answer: a pipe takes so many in one piece
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,23 +60,17 @@ class OpenDirectory:
     lock: Lock
     directory: DataDirectory
     is_new: bool  # this start made the identity
+    listed: Set[NodeId] | None = None  # the members, as far as its catalog could be asked
 
 
-def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirectory:
+def open_directory(config: Config, *, disk: Disk, ids: IdSource, clock: Clock) -> OpenDirectory:
     """Lock the directory, load or make its identity, raise its boot number. Raises: StartRefused."""
     path = config.node.data
     lock = lock_directory(disk, path)
-    directory = DataDirectory.load(disk, path, name=config.node.name)
+    directory = load_or_return(config, disk=disk, ids=ids, clock=clock)
     is_new = directory is None
     if directory is None:
         directory = DataDirectory.create(disk, path, name=config.node.name, ids=ids)
-    wiped = directory.wiped_parts()
-    if wiped:
-        raise StartRefused(
-            f"{path}: {', '.join(wiped)} is missing or of another incarnation, so this node has lost "
-            f"what it promised: put it back; {REJOIN_ADVICE}",
-            exit_code=EXIT_DAMAGE,
-        )
     formation = directory.identity.formation
     if isinstance(formation, Formed):
         record = decode_formation(formation.record)
@@ -76,6 +82,17 @@ def open_directory(config: Config, *, disk: Disk, ids: IdSource) -> OpenDirector
             )
     directory.raise_boot()
     return OpenDirectory(lock=lock, directory=directory, is_new=is_new)
+
+
+def check_parts(directory: DataDirectory) -> None:
+    """Raises: StartRefused when this incarnation has lost what it promised."""
+    wiped = directory.wiped_parts()
+    if wiped:
+        raise StartRefused(
+            f"{', '.join(map(directory.part, wiped))} is missing or of another incarnation, so this node has "
+            f"lost what it promised: {REJOIN_ADVICE}",
+            exit_code=EXIT_DAMAGE,
+        )
 
 
 def remove_unpromised(opened: OpenDirectory, path: str) -> None:
@@ -128,8 +145,10 @@ def has_catalog(directory: DataDirectory) -> bool:
     return os.path.lexists(os.path.join(directory.part("catalog"), "current"))
 
 
-def probe_catalog(directory: DataDirectory) -> None:
+def probe_catalog(directory: DataDirectory) -> frozenset[NodeId]:
     """Read the catalog's bones in a child first: on damage LMDB may end its process by a signal.
+
+    Returns: the members that it lists.
 
     Forks, without exec: call it before there is a loop, a thread or an open environment. (A fresh
     interpreter would cost every start 0.3 s of CPU.) Raises: StartRefused.
@@ -144,7 +163,7 @@ def probe_catalog(directory: DataDirectory) -> None:
     poller = select.poll()
     poller.register(reading, select.POLLIN)
     is_answered = bool(poller.poll(_PROBE_S_MAX * 1000))  # its words, or the end of the pipe
-    text = os.read(reading, 4096).decode(errors="replace") if is_answered else ""
+    text = os.read(reading, _PROBE_BYTES).decode(errors="replace") if is_answered else ""
     os.close(reading)
     if not is_answered:
         os.kill(child, signal.SIGKILL)
@@ -154,9 +173,14 @@ def probe_catalog(directory: DataDirectory) -> None:
         raise StartRefused(
             f"{path}: the disk did not answer within {_PROBE_S_MAX:.0f} s", exit_code=EXIT_DISK
         )
+    if code == EXIT_DISK:
+        raise StartRefused(f"{path} cannot be read: {text}", exit_code=EXIT_DISK)
+    if code == EXIT_USAGE:
+        raise StartRefused(text)
     if code != 0:
         reason = text or f"reading it ended with {code}"
         raise StartRefused(f"{path} is damaged: {reason}", exit_code=EXIT_DAMAGE)
+    return frozenset(map(NodeId, text.split()))
 
 
 def _probe_and_exit(path: str, writing: int, parent: int) -> NoReturn:
@@ -164,22 +188,29 @@ def _probe_and_exit(path: str, writing: int, parent: int) -> NoReturn:
     code = EXIT_DAMAGE
     try:
         die_with_parent(parent)
-        probe(path)
+        os.write(writing, " ".join(probe(path)).encode())
         code = 0
+    except MadeByNewer as error:
+        code = error.exit_code
+        os.write(writing, str(error).encode()[:_PROBE_BYTES])
     except (Corruption, OSError, LmdbError) as error:
-        os.write(writing, " ".join(str(error).split()).encode()[:4000])
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            code = EXIT_DISK  # a full or failing disk says nothing of what is on it
+        os.write(writing, " ".join(str(error).split()).encode()[:_PROBE_BYTES])
     finally:
         os._exit(code)
 
 
 def open_log(config: Config, directory: DataDirectory, *, disk: Disk) -> FileJournal:
     """The journal of this incarnation. Raises: StartRefused when it is damaged."""
+    sizes = disk_sizes(config)
     return open_journal(
         disk,
         directory.part("journal"),
         incarnation=directory.identity.incarnation,
-        segment_bytes=config.test.journal_segment_bytes,
-        kept_bytes_min=config.test.journal_kept_bytes,
+        segment_bytes=sizes.segment,
+        kept_bytes_min=sizes.journal_kept_min,
+        kept_bytes_max=sizes.journal_kept_max,
     )
 
 
@@ -195,8 +226,8 @@ def open_catalog(
             raise StartRefused(f"{path} is damaged: {error}", exit_code=EXIT_DAMAGE) from error
     if journal.last_index > 1 or journal.getCurrentTerm() > 0:
         raise StartRefused(
-            f"{path} is empty, but the journal beside it is not: this node has lost its catalog; "
-            f"put it back; {REJOIN_ADVICE}",
+            f"{path} is empty, but the journal beside it is not: this node has lost its catalog: "
+            f"{REJOIN_ADVICE}",
             exit_code=EXIT_DAMAGE,
         )
     return CatalogStore.create(path, record)

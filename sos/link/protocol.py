@@ -54,6 +54,15 @@ class Answer(IntEnum):
     NO_LEADER = 1  # certainly not applied; the gateway may try again at once
     QUEUE_FULL = 2  # certainly not applied; the client is told to slow down
     UNKNOWN = 3  # perhaps applied: only the same request id may be sent again
+    NOT_YET = 4  # certainly not applied: not every member runs a release that knows the command
+
+
+def answer_of(number: int) -> Answer:
+    """The answer of a peer, which may be of a later release and know more of them."""
+    try:
+        return Answer(number)
+    except ValueError:
+        return Answer.UNKNOWN
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -92,6 +101,10 @@ class NodeState:
     members: tuple[MemberState, ...] = ()
     write_quorum: int = 1
     is_disk_low: bool = False
+    others: tuple[
+        MemberState, ...
+    ] = ()  # no members, but blobs may be fetched from or brought to them
+    is_removed: bool = False  # the node was removed from the cluster, and ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +214,16 @@ def encode_state(state: NodeState) -> bytes:
         [_member_fields(member) for member in state.members],
         state.write_quorum,
         state.is_disk_low,
+        [_member_fields(member) for member in state.others],
+        state.is_removed,
     )
 
 
 def decode_state(fields: Sequence[Any]) -> NodeState:
     """The state in the fields after the kind. Raises: ProtocolError."""
     try:
-        node, cluster, formed, generation, applied, leader, leads, members, quorum, low = fields
+        node, cluster, formed, generation, applied, leader, leads, *rest = fields
+        members, quorum, low, others, removed = rest
         return NodeState(
             node=NodeId(node),
             cluster_id=cluster,
@@ -219,9 +235,11 @@ def decode_state(fields: Sequence[Any]) -> NodeState:
             members=tuple(_member_from(row) for row in members),
             write_quorum=quorum,
             is_disk_low=low,
+            others=tuple(_member_from(row) for row in others),
+            is_removed=removed,
         )
     except (TypeError, ValueError) as error:
-        raise ProtocolError("a state frame has ten fields") from error
+        raise ProtocolError("a state frame has twelve fields") from error
 
 
 def _member_fields(member: MemberState) -> list[object]:

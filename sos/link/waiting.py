@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from sos import __version__
 from sos.clock import Clock
-from sos.errors import NoMajority, OutcomeUnknown, QueueFull, Unavailable
+from sos.errors import NoMajority, NotYet, OutcomeUnknown, QueueFull, Unavailable
 from sos.limits import ENTRY_BYTES_TARGET, PROPOSALS_QUEUED_MAX, READ_BARRIER_S_MAX
 from sos.link.protocol import Answer, Barrier
 
@@ -68,12 +69,12 @@ class Operations:
     def is_full(self) -> bool:
         return len(self._waiting) >= PROPOSALS_QUEUED_MAX
 
-    async def add(
+    def add(
         self, command: bytes, first_index: int, deadline_s: float, schedule: Callable[[], None]
-    ) -> bytes:
-        """The stored result. Raises: Unavailable, OutcomeUnknown.
+    ) -> asyncio.Future[bytes]:
+        """The stored result, to be awaited, which raises: Unavailable, OutcomeUnknown.
 
-        A caller that is cancelled leaves its operation in flight: it may take effect.
+        A caller that is cancelled meanwhile leaves its operation in flight: it may take effect.
         """
         self._count += 1
         request_id = self._session + self._count.to_bytes(8, "big")
@@ -84,7 +85,7 @@ class Operations:
         self._waiting[request_id] = operation
         self._outbox.append(operation)
         schedule()
-        return await future
+        return future
 
     def take_batches(self) -> list[list[tuple[bytes, int, bytes]]]:
         """All that is to be sent, as (request id, first index, command); afterwards it counts as in flight.
@@ -125,6 +126,8 @@ class Operations:
                 del self._waiting[request_id]
             elif answer == Answer.QUEUE_FULL and not operation.was_unknown:
                 self._end(operation, QueueFull("too many operations wait for the leader"))
+            elif answer == Answer.NOT_YET and not operation.was_unknown:
+                self._end(operation, NotYet(f"this needs every node at version {__version__}"))
             else:
                 operation.was_unknown |= answer == Answer.UNKNOWN
                 self._outbox.append(operation)
@@ -185,13 +188,13 @@ class Rounds:
     def has_waiters(self) -> bool:
         return bool(self._next)
 
-    async def join(self, deadline_s: float, schedule: Callable[[], None]) -> Barrier:
-        """The answer of the next round to begin. Raises: Unavailable at the deadline."""
+    def join(self, deadline_s: float, schedule: Callable[[], None]) -> asyncio.Future[Barrier]:
+        """The answer of the next round to begin, to be awaited, which raises Unavailable at the deadline."""
         future: asyncio.Future[Barrier] = asyncio.get_running_loop().create_future()
         self._next.append((self._clock.monotonic() + deadline_s, future))
         if not self._is_flying:
             schedule()
-        return await future
+        return future
 
     def begin(self) -> int | None:
         """The number of a round to send now, or None when none is due."""

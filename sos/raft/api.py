@@ -19,6 +19,7 @@ from sos.limits import (
     RAFT_BATCH_BYTES,
     READ_BARRIER_S_MAX,
 )
+from sos.values import value
 
 NodeId: TypeAlias = str  # "name@incarnation" (protocols.md 1)
 
@@ -31,7 +32,7 @@ class EntryKind(Enum):
     MEMBERS = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class LogEntry:
     """A committed entry. ``payload`` includes its kind byte; that of a NO_OP is empty."""
 
@@ -73,11 +74,17 @@ class StateMachine(Protocol):
         """(index, term) of the last entry whose effects are in the state."""
         ...
 
-    def apply(self, entries: Sequence[LogEntry], /) -> Sequence[object]:
+    def apply(self, entries: Sequence[LogEntry], /, *, hold: bool = False) -> Sequence[object]:
         """Apply ``entries`` in one transaction that also stores (index, term) of the last.
 
-        Returns: one result per entry, also for NO_OPs.
+        ``hold``: the transaction stays open for more, and nothing of it shows before ``commit``.
+        Returns: one result per entry, also for NO_OPs. They follow from the log alone, so they are final before
+        the commit: after a crash the entries are applied again, with the same results.
         """
+        ...
+
+    def commit(self) -> None:
+        """End the transaction that is held, if any: ``applied`` and all reads show it from now on."""
         ...
 
 
@@ -102,7 +109,7 @@ class RefusedReason(Enum):
     MEMBERS_RULE = "members_rule"  # a member list that the rules forbid (protocols.md 3)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value()
 class Applied:
     """Durable on a majority and applied here; ``result`` is what the state machine returned."""
 
@@ -150,9 +157,12 @@ class RaftSettings:
     proposals_max: int = PROPOSALS_QUEUED_MAX
     apply_entries_max: int = 1024  # one turn of apply; more would silence the tick
     apply_bytes_max: int = RAFT_BATCH_BYTES
-    apply_gather_s: float = (
-        0.0  # so long committed entries may wait for more to share a transaction
-    )
+    apply_gather_s: float = 0.0  # so long applied entries may wait for more to share a commit
+    # Free bytes below which a node takes no entries, applies none, and neither votes nor hears of a new term:
+    # whatever needs the disk waits for space instead of ending the process. 0: it is never asked.
+    entry_room_bytes: int = 0
+    apply_room_bytes: int = 0
+    vote_room_bytes: int = 0
     uncommitted_entries_max: int = (
         2 * PROPOSALS_QUEUED_MAX
     )  # a leader without quorum must not fill the log

@@ -14,6 +14,7 @@ from typing import Final
 
 from sos.disk import Disk
 from sos.errors import EXIT_DISK, DiskFull, FatalStop
+from sos.levels import check_version
 from sos.raft.api import NodeId
 from sos.telemetry import log
 
@@ -90,12 +91,11 @@ def encode_boots(boots: Mapping[NodeId, int]) -> bytes:
 
 
 def decode_boots(data: bytes) -> dict[NodeId, int] | None:
-    """None if the bytes fail their checks."""
+    """None if the bytes fail their checks. Raises: MadeByNewer."""
     body, newline, check = data.partition(b"\n")
     body += newline
     if check != f"{zlib.crc32(body):08x}\n".encode():
         return None
     document = json.loads(body)
-    if document["version"] != _VERSION:
-        return None
+    check_version(f"the file {BOOTS_NAME!r}", document["version"], _VERSION)
     return {str(peer): int(boot) for peer, boot in document["boots"].items()}

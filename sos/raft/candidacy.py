@@ -50,7 +50,12 @@ class Candidacy:
             return True
         now, term = self._clock.monotonic(), self._core.term() + 1
         if self._round.due(
-            now_s=now, term=term, voters=membership.voters, self_node=membership.self_id
+            now_s=now,
+            term=term,
+            voters=membership.voters,
+            self_node=membership.self_id,
+            # After `sos recover` an acknowledged entry may be on one survivor alone, and a majority without it.
+            needs_all=membership.unrecorded is not None,
         ):
             return True
         if self._round.ask(now_s=now):

@@ -155,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 self._on_message(message)
             except HandshakeFailed as failure:
-                self._on_handshake_failed(failure.code)
+                self._on_handshake_failed(failure)
 
     def eof_received(self) -> bool:
         return False
@@ -199,6 +199,11 @@ class Connection(asyncio.BufferedProtocol):
                 transport.close()
             else:
                 transport.abort()
+
+    @property
+    def version(self) -> int:
+        """Of the node protocol on this connection; 0 before it is agreed."""
+        return self._handshake.version
 
     def shrink(self) -> None:
         """Give back memory that large frames needed."""
@@ -257,7 +262,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(self._handshake.acceptance())
             self._open()
 
-    def _on_handshake_failed(self, code: RefusalCode) -> None:
+    def _on_handshake_failed(self, failure: HandshakeFailed) -> None:
+        code = failure.code
         if self._transport is not None and code is RefusalCode.OTHER_KEY and self.wanted is None:
             # Under another key this MAC is wrong too: that is how the dialer learns what is the matter.
             self.refuse(Refusal(code=code))
@@ -265,7 +271,7 @@ class Connection(asyncio.BufferedProtocol):
             gently = code is RefusalCode.OTHER_VERSION  # our hello tells the other side
             if gently and self._transport is not None and self.wanted is None:
                 self._transport.write(self._handshake.hello())
-            self.close(Ended(Refusal(code=code).text, refusal=code), gently=gently)
+            self.close(Ended(str(failure), refusal=code), gently=gently)
 
     def _set_up_session(self) -> None:
         keys = self._handshake.session_keys()

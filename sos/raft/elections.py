@@ -21,12 +21,18 @@ class PreVoteRound:
     _sent_s: float = float("-inf")
     _granted: set[str] = field(default_factory=set)
 
-    def due(self, *, now_s: float, term: int, voters: Set[str], self_node: str) -> bool:
-        """Whether a majority of ``voters`` would vote for us in ``term``; consumes the round if so."""
+    def due(
+        self, *, now_s: float, term: int, voters: Set[str], self_node: str, needs_all: bool = False
+    ) -> bool:
+        """Whether a majority of ``voters`` would vote for us in ``term``; consumes the round if so.
+
+        ``needs_all``: no entry that any of them has may be missing here, so each must say that none is.
+        """
         if self.term != term or now_s - self._started_s >= self.round_s:
             self.term, self._started_s, self._sent_s = term, now_s, float("-inf")
             self._granted = {self_node}
-        if len(self._granted & voters) * 2 <= len(voters):
+        granted = len(self._granted & voters)
+        if granted * 2 <= len(voters) or (needs_all and granted < len(voters)):
             return False
         self.term = 0
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import assert_never
 
-from sos.errors import EXIT_DAMAGE, FatalStop
+from sos.errors import EXIT_BUG, FatalStop
 from sos.raft import messages as m
 from sos.raft.api import Log, NodeId
 from sos.raft.candidacy import Candidacy
@@ -53,11 +53,24 @@ class Following:
             case Fresh():
                 self._take(peer, message, verdict)
             case WouldCutCommitted():
+                # Perhaps a majority forgot what it had committed: what this node has must not be put aside for it.
                 raise FatalStop(
-                    f"{peer} would replace committed entry {verdict.index}", exit_code=EXIT_DAMAGE
+                    f"{peer} would replace committed entry {verdict.index}", exit_code=EXIT_BUG
                 )
             case _:
                 assert_never(verdict)
+        self._candidacy.heard_leader()
+
+    def only_hear(self, peer: NodeId, term: int) -> None:
+        """A leader's append that there is no room for: a sign of life and no more.
+
+        Not even a refusal: the leader would begin again and again. Its next append, once there is room, is
+        refused for what is missing, and then it goes back.
+        """
+        if term < self._core.term():
+            self._send(peer, m.NewerTerm(self._core.term()))
+            return
+        self._core.heartbeat_from(peer, term)
         self._candidacy.heard_leader()
 
     def _take(self, peer: NodeId, message: m.Append, fresh: Fresh) -> None:

@@ -6,7 +6,8 @@
                         codec=sos.catalog.codec, clock=..., ids=..., dial={name: "HOST:PORT"},
                         on_waiting=lambda lines: ...)
 
-``form`` returns at once in a formed directory and for a single seed. When it returns, ``formed`` is durable and
+``form`` returns at once in a formed directory and for a single seed. An empty node that meets a formed one takes
+that cluster as its own: it lost its disk or is new, and no list names it yet. When it returns, ``formed`` is durable and
 the transport shakes hands under the cluster's id; unformed peers go on being answered. It raises StartRefused,
 with one line that says what to do, where waiting cannot help. ``on_waiting`` is told what blocks, on each change.
 """
@@ -29,11 +30,20 @@ from sos.raft.formation_rules import (
     Stand,
     may_adopt,
     may_form,
+    may_join,
     may_prepare,
     name_of,
     round_to_propose,
 )
-from sos.raft.founding import Founder, agrees, check_seeds, make_record, member_nodes, objection
+from sos.raft.founding import (
+    Founder,
+    agrees,
+    check_seeds,
+    make_record,
+    member_nodes,
+    misfit,
+    objection,
+)
 from sos.raft.handshake import Claim, LocalIdentity, RefusalCode
 from sos.raft.identity import DataDirectory, Empty, Prepared
 from sos.raft.links import LinkStatus
@@ -44,6 +54,9 @@ from sos.telemetry import log
 _LOOK_S: Final = 0.25
 # A wiped node may come back before its old connections are known to be dead.
 _CONFLICT_S_MAX: Final = 2.5 * PEER_DEAD_S
+_ONE_WITHOUT_KEY: Final = (
+    "; a cluster of one that was started without a key lets nobody in: start it again with one"
+)
 _CONFLICTS: Final = frozenset(
     {RefusalCode.NAME_TAKEN, RefusalCode.DUPLICATE_IDENTITY, RefusalCode.SELF}
 )
@@ -72,6 +85,10 @@ async def form(
 ) -> FormationRecord:
     """The record by which this node's cluster was formed; see the module. Raises: StartRefused, FatalStop."""
     check_seeds(founder)
+    if founder.join and founder.seeds and isinstance(directory.identity.formation, Empty):
+        raise StartRefused(
+            "--seeds makes a new cluster and --join belongs to an existing one: this directory is empty, give one of them"
+        )
     formation = Formation(
         transport=transport,
         directory=directory,
@@ -83,6 +100,7 @@ async def form(
     addresses = {seed.name: str(seed.address) for seed in founder.seeds} | dict(dial or {})
     transport.set_formation_handler(formation)
     transport.set_peers(addresses)
+    transport.set_joins(founder.join)
     return await formation.run(on_waiting)
 
 
@@ -106,6 +124,7 @@ class Formation:
         self._clock = clock
         self._ids = ids
         self._reports: dict[str, Report] = {}  # of the peers that are connected now
+        self._notices: dict[str, FormedNotice] = {}  # of those that belong to a cluster
         self._conflict_since: float | None = None
         self._failure: FatalStop | StartRefused | None = None
         self._changed = asyncio.Event()
@@ -135,8 +154,7 @@ class Formation:
 
     # --- FormationHandler -------------------------------------------------------------------------------
     def on_connected(self, claim: Claim, /) -> None:
-        record = self._record() if self._stand().phase is Phase.FORMED else None
-        if record is not None and claim.node in member_nodes(record):
+        if self._stand().phase is Phase.FORMED:
             self._tell_formed(claim.node)
         self._transport.send_formation(claim.node, encode(self._report()))
 
@@ -144,6 +162,7 @@ class Formation:
         report = self._reports.get(name_of(peer))
         if report is not None and report.stand.node == peer:
             del self._reports[name_of(peer)]
+        self._notices.pop(peer, None)
         self._changed.set()
 
     def on_message(self, peer: str, payload: bytes, /) -> None:
@@ -159,7 +178,8 @@ class Formation:
                 case Prepare():
                     self._on_prepare(peer, message)
                 case FormedNotice():
-                    self._on_formed(peer, message)
+                    self._notices[peer] = message
+                    self._follow(message)
         except (FatalStop, StartRefused) as failure:
             self._failure = failure
         self._changed.set()
@@ -170,12 +190,18 @@ class Formation:
         founder, own = self._founder, self._stand()
         if own.phase is Phase.FORMED:
             return
-        if founder.names == (founder.name,):
+        was_member = self._was_member()
+        if founder.names == (founder.name,) and not was_member:
             record = self._make_record()
             self._become_formed(record)
             return
         if may_form(own, self._seen()):
             self._become_formed(self._record())
+            return
+        for notice in tuple(self._notices.values()):
+            if self._follow(notice):
+                return
+        if founder.only_joins or was_member:
             return
         if all(self._objection(name) is None for name in self._others()):
             number = round_to_propose(own, founder.names, self._seen())
@@ -216,7 +242,9 @@ class Formation:
         if own.promise == offer:
             self._transport.send_formation(peer, encode(self._report()))
             return
-        if not may_prepare(own, self._founder.names, self._seen(), peer, offer):
+        if self._was_member() or not may_prepare(
+            own, self._founder.names, self._seen(), peer, offer
+        ):
             return
         if not agrees(self._founder, record):
             return
@@ -228,23 +256,33 @@ class Formation:
         self._prepare(message.round_number, record)
         self._advance()
 
-    def _on_formed(self, peer: str, message: FormedNotice) -> None:
-        record = self._decoded(message.record)
-        if peer not in member_nodes(record):
-            raise MessageRefused("a cluster without the one who tells of it")
+    def _follow(self, notice: FormedNotice) -> bool:
+        """Become formed with a formed peer, as one of the first members or as a newcomer, if the rules allow."""
+        record, own = self._decoded(notice.record), self._stand()
         formed = Promise(round_number=0, cluster_id=record.cluster_id, nodes=member_nodes(record))
-        if may_adopt(self._stand(), formed):
-            self._become_formed(record)
+        if may_adopt(own, formed):
+            self._become_formed(record, epoch=notice.epoch)
+            return True
+        newest = max(other.epoch for other in (notice, *self._notices.values()))
+        if notice.epoch < newest or not may_join(own, formed, self._seen()):
+            return False  # one that stayed behind a recovery would lead astray
+        trouble = misfit(self._founder, record)
+        if trouble is not None:
+            raise StartRefused(trouble)
+        log.info("formation.joining", cluster=record.cluster_id.hex(), node=own.node)
+        self._become_formed(record, epoch=notice.epoch)
+        return True
 
-    def _become_formed(self, record: FormationRecord) -> None:
+    def _become_formed(self, record: FormationRecord, *, epoch: int = 0) -> None:
         self._directory.write_formed(
-            cluster_id=record.cluster_id, record=self._codec.encode_formation(record)
+            cluster_id=record.cluster_id, record=self._codec.encode_formation(record), epoch=epoch
         )
         log.info(
             "formation.formed", cluster=record.cluster_id.hex(), members=list(member_nodes(record))
         )
         identity = self._directory.identity
         self._reports.clear()
+        self._notices.clear()
         # Connections end here; those who did not hear of it yet hear it when they connect again.
         self._transport.set_identity(
             LocalIdentity(
@@ -309,21 +347,47 @@ class Formation:
             root_keys=founder.root_keys,
         )
 
+    def _was_member(self) -> bool:
+        """Whether this node came back as a wiped member: it joins its cluster again and never makes a new one."""
+        formation = self._directory.identity.formation
+        returned = formation.returned if isinstance(formation, Empty) else None
+        return returned is not None and returned.was_formed
+
     def _tell_report(self) -> None:
         report = encode(self._report())
         for claim in self._transport.claims():
             self._transport.send_formation(claim.node, report)
 
     def _tell_formed(self, peer: str) -> None:
-        formation = self._directory.identity.formation
-        assert not isinstance(formation, Empty)
-        self._transport.send_formation(peer, encode(FormedNotice(record=formation.record)))
+        identity = self._directory.identity
+        assert not isinstance(identity.formation, Empty)
+        notice = FormedNotice(record=identity.formation.record, epoch=identity.epoch)
+        self._transport.send_formation(peer, encode(notice))
 
     # --- what blocks ----------------------------------------------------------------------------------------
     def obstacles(self) -> tuple[str, ...]:
         """What this node waits for, a line per peer; empty when nothing blocks."""
+        if self._was_member():
+            return (
+                "this node came back as an empty member of its cluster: it waits for one that still has its "
+                "directory (if none has: docs/operations.md, Damage)",
+            )
+        if self._founder.only_joins:
+            return self._join_obstacles()
         objections = (self._objection(name) for name in self._others())
         return tuple(objection for objection in objections if objection is not None)
+
+    def _join_obstacles(self) -> tuple[str, ...]:
+        unformed = [
+            f"{name} does not belong to a cluster yet: waiting until it does"
+            for name in self._reports
+        ]
+        links = [link for link in self._transport.status() if not link.connected]
+        troubles = [
+            f"waiting for the cluster at {link.address}: {link.trouble or 'no answer yet'}"
+            for link in links
+        ]
+        return (*unformed, *troubles)
 
     def _objection(self, name: str) -> str | None:
         link = next((link for link in self._transport.status() if link.name == name), None)
@@ -333,11 +397,12 @@ class Formation:
     def _refuse_hopeless(self) -> None:
         """Raises: StartRefused where waiting cannot help and nothing was promised that others count on."""
         links = self._transport.status()
-        others = len(self._others())
+        others = len(self._others()) or len(self._founder.join)
         for code, what in (
             (
                 RefusalCode.OTHER_KEY,
-                "the cluster key of this node is not that of the others: give every node the same SOS_CLUSTER_KEY",
+                "the cluster key of this node is not that of the others: give every node the same SOS_CLUSTER_KEY"
+                + (_ONE_WITHOUT_KEY if self._founder.join else ""),
             ),
             (
                 RefusalCode.CLOCK_SKEW,
@@ -347,9 +412,13 @@ class Formation:
             refused = [link for link in links if link.refusal is code]
             # One that is wrong among many says so of itself; all others, and this node waits for it.
             if 2 * len(refused) > others and not any(link.connected for link in links):
-                names = ", ".join(f"{link.name} at {link.address}" for link in refused)
+                names = ", ".join(
+                    f"{link.name} at {link.address}".removeprefix(" at ") for link in refused
+                )
                 raise StartRefused(f"{what} ({names})")
         self._refuse_conflict(links)
+        if self._founder.only_joins:
+            return
         first = self._reports.get(self._founder.names[0])
         given = self._founder.root_keys
         if first is not None and given is not None and first.root_keys not in (None, given):
@@ -368,4 +437,5 @@ class Formation:
             self._conflict_since = now
         elif now - self._conflict_since > _CONFLICT_S_MAX:
             link = conflicts[0]
-            raise StartRefused(f"{link.name} at {link.address}: {link.trouble}")
+            where = f"{link.name} at {link.address}".removeprefix(" at ")
+            raise StartRefused(f"{where}: {link.trouble}")

@@ -17,6 +17,7 @@ _FORMED: Final = 3
 _TEXT_CHARS_MAX: Final = 400
 _RECORD_BYTES_MAX: Final = 256 * 1024
 _ROUND_MAX: Final = 2**32
+_EPOCH_MAX: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +44,10 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormedNotice:
-    """A formed node tells a member of its first list how the cluster was formed."""
+    """A formed node tells one that is not how the cluster was formed, and its epoch."""
 
     record: bytes
+    epoch: int
 
 
 FormationMessage = Report | Prepare | FormedNotice
@@ -73,7 +75,7 @@ def encode(message: FormationMessage) -> bytes:
         case Prepare():
             return pack([_PREPARE, message.round_number, message.record])
         case FormedNotice():
-            return pack([_FORMED, message.record])
+            return pack([_FORMED, message.record, message.epoch])
 
 
 def decode(payload: bytes) -> FormationMessage:
@@ -85,8 +87,8 @@ def decode(payload: bytes) -> FormationMessage:
                 return _report(rest)
             case [kind, int(number), bytes(record)] if kind == _PREPARE:
                 return Prepare(round_number=_number(number), record=_record(record))
-            case [kind, bytes(record)] if kind == _FORMED:
-                return FormedNotice(record=_record(record))
+            case [kind, bytes(record), int(epoch)] if kind == _FORMED:
+                return FormedNotice(record=_record(record), epoch=_epoch(epoch))
     except (PackingError, ValueError) as error:
         raise MessageRefused(f"not a message of the formation: {error}") from error
     raise MessageRefused("not a message of the formation")
@@ -145,6 +147,12 @@ def _text(value: object) -> str:
 def _number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _ROUND_MAX:
         raise ValueError("round")
+    return value
+
+
+def _epoch(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _EPOCH_MAX:
+        raise ValueError("epoch")
     return value
 
 

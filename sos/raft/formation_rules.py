@@ -107,9 +107,33 @@ def may_form(own: Stand, seen: Mapping[str, Stand]) -> bool:
 def may_adopt(own: Stand, formed: Promise) -> bool:
     """Whether to become formed with a formed peer whose list is ``formed`` (2.4).
 
-    An empty node never does: it is a wiped or a new member, and counts for nothing.
+    An empty node never does: it is a wiped or a new member (``may_join``).
     """
     return own.phase is Phase.PREPARED and own.node in formed.nodes
+
+
+def may_join(own: Stand, formed: Promise, seen: Mapping[str, Stand]) -> bool:
+    """Whether to take the cluster of a formed peer as one's own without being in its first list (2.4).
+
+    Such a node counts for nothing until a list names it. An empty one promised nothing; a prepared one must not
+    leave others alone with its promise: its round is dead (2.3), and nobody it sees formed by it.
+    """
+    if own.phase is Phase.FORMED or own.node in formed.nodes:
+        return False
+    promise = own.promise
+    if promise is None:
+        return True
+    is_formed = any(
+        stand.phase is Phase.FORMED
+        and stand.promise is not None
+        and stand.promise.cluster_id == promise.cluster_id
+        for stand in seen.values()
+    )
+    return (
+        promise.cluster_id != formed.cluster_id
+        and not is_formed
+        and _names_one_that_is_gone(promise, own, seen)
+    )
 
 
 def _has_promised(stand: Stand | None, node: NodeId, promise: Promise) -> bool:

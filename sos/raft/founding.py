@@ -17,7 +17,10 @@ from sos.settings import Seed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Founder:
-    """What a first member brings. Root keys: those given by its configuration, or None."""
+    """What a first member brings, or one that joins. Root keys: those given by its configuration, or None.
+
+    ``join``: addresses of a cluster to belong to. An empty node with them alone founds nothing.
+    """
 
     name: str
     seeds: tuple[Seed, ...]
@@ -26,6 +29,11 @@ class Founder:
     region: str
     root_access_key: str | None
     root_secret_key: str | None
+    join: tuple[str, ...] = ()
+
+    @property
+    def only_joins(self) -> bool:
+        return bool(self.join) and not self.seeds
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,6 +62,8 @@ def member_nodes(record: FormationRecord) -> tuple[str, ...]:
 
 def check_seeds(founder: Founder) -> None:
     """The configuration reports this better; a list that is wrong must never form, whoever calls."""
+    if founder.only_joins:
+        return
     addresses = {str(seed.address) for seed in founder.seeds}
     if founder.name not in founder.names:
         raise StartRefused(f"the seed list does not name this node, {founder.name!r}")
@@ -101,6 +111,22 @@ def agrees(founder: Founder, record: FormationRecord) -> bool:
     return listed == founder.seed_texts and founder.root_keys in (None, keys)
 
 
+def misfit(founder: Founder, record: FormationRecord) -> str | None:
+    """Why this node, as it is configured, cannot join the cluster that ``record`` formed."""
+    keys = _root_keys_digest(record.root_access_key, record.root_secret_key)
+    if founder.root_keys not in (None, keys):
+        return (
+            "the root keys of this node are not those of the cluster that it joins: unset "
+            "SOS_ROOT_ACCESS_KEY and SOS_ROOT_SECRET_KEY (the cluster keeps its keys)"
+        )
+    if founder.region != record.region:
+        return (
+            f"--region {founder.region}: the cluster that this node joins has region {record.region}: "
+            f"start it with --region {record.region}"
+        )
+    return None
+
+
 def objection(founder: Founder, name: str, report: Report | None, trouble: str) -> str | None:
     """Why no cluster can form with ``name`` now. ``report``: None while it is not connected, for ``trouble``."""
     seed = next(seed for seed in founder.seeds if seed.name == name)
@@ -110,11 +136,7 @@ def objection(founder: Founder, name: str, report: Report | None, trouble: str) 
     stand = report.stand
     if stand.phase is Phase.FORMED and stand.promise is not None:
         cluster = stand.promise.cluster_id.hex()
-        return (
-            f"{name} at {seed.address} belongs to cluster {cluster}, which does not know this node's "
-            "directory: it was wiped or is new, and counts for nothing; that it is admitted by itself "
-            "comes with the next release"
-        )
+        return f"{name} at {seed.address} belongs to cluster {cluster}: waiting for its word to join it"
     if report.seeds != founder.seed_texts:
         theirs = ",".join(report.seeds)
         return f"{where}: it has another seed list, {theirs}"

@@ -3,11 +3,15 @@
 Both sides prove the key over fresh nonces of both (HMAC-SHA-256) and state who they are; every message has
 a fixed size, so nothing is allocated, and nothing but the hello is looked at, before its MAC was checked:
 
-    dialer    hello: magic, version, nonce                      (40 bytes)
+    dialer    hello: magic, versions, nonce                     (40 bytes)
     acceptor  hello
     dialer    claim: who I am, whom I want, MAC over all so far (170 bytes)
     acceptor  claim or refusal, MAC over all so far
     dialer    acceptance or refusal, MAC over all so far
+
+A hello names the highest and the lowest version of the node protocol that its sender speaks, and stays as it is in
+all of them; the highest that both speak is used. What goes over the connection afterwards (claims, frames, kinds of
+Raft messages) belongs to that version. Both hellos are under the MACs, so nobody in between can lower it.
 
 Each direction then has a session key of its own (``sos.raft.frames``). There is no secrecy: what must not
 be read on the wire waits for node TLS (design, section 7). Rules of refusal: protocols.md 1.4 to 1.6.
@@ -23,16 +27,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from sos.errors import REJOIN_ADVICE
 from sos.limits import CLOCK_SKEW_S_MAX
 from sos.raft.api import NodeId
 
-VERSION: Final = 1
+VERSION: Final = 1  # the highest that this release speaks
+VERSION_LOWEST: Final = 1
 NONCE_BYTES: Final = 32
 SESSION_BYTES: Final = 8
 
+ANY_NAME: Final = ""  # dialed: whoever answers at an address to join
+
 _MAGIC: Final = b"SOSN"
-_HELLO: Final = struct.Struct(">4sB3x32s")
+_HELLO: Final = struct.Struct(">4sBB2x32s")  # magic, highest and lowest version, nonce
 _CLAIM: Final = struct.Struct(">B16sQQ8sQQ32s16s32s")
 _REFUSAL: Final = struct.Struct(">BBQ")
 _BODY_BYTES: Final = _CLAIM.size
@@ -53,6 +59,7 @@ class _Kind(Enum):
 class RefusalCode(Enum):
     """Why two cores do not talk; the value travels, never reuse one."""
 
+    NO_KNOWN_REASON = 0  # a number that this release does not know
     OTHER_KEY = 1
     OTHER_VERSION = 2
     SELF = 3
@@ -75,6 +82,7 @@ class RefusalCode(Enum):
 HARMLESS: Final = frozenset({RefusalCode.STALE_CONNECTION, RefusalCode.CROSSING_CONNECTION})
 
 _TEXTS: Final[Mapping[RefusalCode, str]] = {
+    RefusalCode.NO_KNOWN_REASON: "it refuses, for a reason that only a newer sos knows: look at its log",
     RefusalCode.OTHER_KEY: "its cluster key is another one: give every node the same SOS_CLUSTER_KEY",
     RefusalCode.OTHER_VERSION: "it speaks another version of the node protocol: run one version of sos",
     RefusalCode.SELF: "the address leads back to this node: correct the seed list",
@@ -84,10 +92,10 @@ _TEXTS: Final[Mapping[RefusalCode, str]] = {
     RefusalCode.OTHER_NAME: "another node answers at this address: correct the seed list",
     RefusalCode.OTHER_CLUSTER: "it belongs to another cluster",
     RefusalCode.CLOCK_SKEW: "the clocks differ by more than 15 minutes: set them",
-    RefusalCode.OLD_EPOCH: "it stayed behind a `sos recover` of this cluster: it has to come back as wiped",
-    RefusalCode.NEW_EPOCH: "this node stayed behind a `sos recover` of its cluster: it has to come back as wiped",
+    RefusalCode.OLD_EPOCH: "it stayed behind a `sos recover` of this cluster: run `sos rejoin DIR` there",
+    RefusalCode.NEW_EPOCH: "this node stayed behind a `sos recover` of its cluster: stop it and run `sos rejoin DIR`",
     RefusalCode.REMOVED: "this incarnation was removed from the cluster",
-    RefusalCode.OLD_BOOT: f"its disk was put back to an older state: {REJOIN_ADVICE}",
+    RefusalCode.OLD_BOOT: "its disk was put back to an older state: it has to come back as an empty member",
     RefusalCode.STALE_CONNECTION: "a newer connection is open",
     RefusalCode.CROSSING_CONNECTION: "both sides dialed at once",
     RefusalCode.NOT_A_NODE: "it does not speak the node protocol of sos",
@@ -110,8 +118,8 @@ class Refusal:
 class HandshakeFailed(Exception):
     """The peer did not prove the key, or is no peer at all: close the connection."""
 
-    def __init__(self, code: RefusalCode) -> None:
-        super().__init__(_TEXTS[code])
+    def __init__(self, code: RefusalCode, text: str = "") -> None:
+        super().__init__(text or _TEXTS[code])
         self.code = code
 
 
@@ -175,7 +183,8 @@ class Handshake:
         assert len(nonce) == NONCE_BYTES
         self._key = key
         self._dialing = dialing
-        self._own_hello = _HELLO.pack(_MAGIC, VERSION, nonce)
+        self._own_hello = _HELLO.pack(_MAGIC, VERSION, VERSION_LOWEST, nonce)
+        self.version = 0  # of the node protocol, once the other hello was taken
         self._transcript = self._own_hello if dialing else b""
 
     def hello(self) -> bytes:
@@ -183,12 +192,20 @@ class Handshake:
         return self._own_hello
 
     def take_hello(self, data: bytes) -> None:
-        """Raises: HandshakeFailed for anything that is not a hello of this version."""
-        magic, version, _ = _HELLO.unpack(data)
+        """Raises: HandshakeFailed for anything that is not a hello, or if no version is common to both sides."""
+        magic, highest, lowest, _ = _HELLO.unpack(data)
         if magic != _MAGIC:
             raise HandshakeFailed(RefusalCode.NOT_A_NODE)
-        if version != VERSION:
-            raise HandshakeFailed(RefusalCode.OTHER_VERSION)
+        lowest = lowest or highest  # what stands there was zero before it had a meaning
+        common = min(highest, VERSION)
+        if common < max(lowest, VERSION_LOWEST):
+            theirs, ours = _range(lowest, highest), _range(VERSION_LOWEST, VERSION)
+            raise HandshakeFailed(
+                RefusalCode.OTHER_VERSION,
+                f"it speaks version {theirs} of the node protocol, this node version {ours}: upgrade the older of the "
+                "two by way of a release that speaks both",
+            )
+        self.version = common
         # Both transcripts read dialer first, whoever computes them.
         self._transcript += data if self._dialing else data + self._own_hello
 
@@ -258,7 +275,7 @@ def _parse(body: bytes) -> Claim | Refusal | Acceptance:
         return Acceptance()
     if kind is _Kind.REFUSAL:
         _, code, detail = _REFUSAL.unpack_from(body)
-        return Refusal(code=RefusalCode(code), detail=detail)
+        return Refusal(code=_refusal_code(code), detail=detail)
     _, cluster, epoch, boot, session, wall_ms, connection, name, incarnation, wanted = (
         _CLAIM.unpack(body)
     )
@@ -276,6 +293,17 @@ def _parse(body: bytes) -> Claim | Refusal | Acceptance:
         connection=connection,
         wanted=_text(wanted),
     )
+
+
+def _refusal_code(number: int) -> RefusalCode:
+    try:
+        return RefusalCode(number)
+    except ValueError:
+        return RefusalCode.NO_KNOWN_REASON
+
+
+def _range(lowest: int, highest: int) -> str:
+    return f"{highest}" if lowest == highest else f"{lowest} to {highest}"
 
 
 def _text(padded: bytes) -> str:
@@ -318,7 +346,7 @@ def judge(
 ) -> Refusal | None:
     """Whether to talk to whoever proved the key and makes ``claim`` (protocols.md 1.3, 1.4, 1.6).
 
-    ``wanted``: the name that was dialed; ``None`` on the accepting side. An incarnation that is merely unknown
+    ``wanted``: the name that was dialed, or ANY_NAME; ``None`` on the accepting side. An incarnation that is merely unknown
     is welcome: refusing it blocks for ever (model S5). Clocks matter only while one of the two is unformed.
     """
     code = _identity_trouble(local, session, claim, wanted) or _cluster_trouble(
@@ -336,7 +364,7 @@ def _identity_trouble(
         return RefusalCode.SELF if claim.session == session else RefusalCode.DUPLICATE_IDENTITY
     if claim.name == local.name:
         return RefusalCode.SAME_NAME
-    if (wanted is not None and claim.name != wanted) or claim.wanted not in ("", local.name):
+    if (wanted and claim.name != wanted) or claim.wanted not in ("", local.name):
         return RefusalCode.OTHER_NAME
     return None
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from sos.levels import check_version
+
 Entry = tuple[bytes, int, int]  # command, index, term: the shape PySyncObj reads by position
 
 HEADER_BYTES: Final = 512  # one sector: a torn write leaves it whole or absent
@@ -99,7 +101,7 @@ def encode_header(header: SegmentHeader) -> bytes:
 
 
 def parse_header(data: bytes) -> SegmentHeader | None:
-    """The header in the first sector, or None if its checks fail."""
+    """The header in the first sector, or None if its checks fail. Raises: MadeByNewer."""
     head = _checked_sector(data, _SEGMENT_MAGIC)
     if head is None:
         return None
@@ -169,14 +171,17 @@ def encode_vote(vote: Vote, incarnation: str) -> bytes:
 
 
 def parse_vote(data: bytes, incarnation: str) -> Vote | None:
-    """The vote, or None if the bytes fail their checks or are of another incarnation."""
+    """The vote, or None if the bytes fail their checks or are of another incarnation. Raises: MadeByNewer."""
     if len(data) < _VOTE.size + _CRC.size:
         return None
     body = data[: -_CRC.size]
     if _CRC.unpack_from(data, len(body))[0] != crc32(body):
         return None
     magic, version, owner, term, name_bytes = _VOTE.unpack_from(body)
-    if magic != _VOTE_MAGIC or version != FORMAT_VERSION or owner != incarnation.encode():
+    if magic != _VOTE_MAGIC:
+        return None
+    check_version("the vote file", version, FORMAT_VERSION)
+    if version != FORMAT_VERSION or owner != incarnation.encode():
         return None
     name = body[_VOTE.size :]
     if len(name) != max(name_bytes, 0):
@@ -198,7 +203,7 @@ def encode_progress(progress: Progress, incarnation: str) -> bytes:
 
 
 def parse_progress(data: bytes, incarnation: str) -> Progress | None:
-    """The hint, or None if there is none to trust."""
+    """The hint, or None if there is none to trust. Raises: MadeByNewer."""
     body = _checked_sector(data, _PROGRESS_MAGIC)
     if body is None:
         return None
@@ -221,4 +226,5 @@ def _checked_sector(data: bytes, magic: bytes) -> bytes | None:
     if _CRC.unpack_from(data, len(body))[0] != crc32(body):
         return None
     version = int.from_bytes(data[8:12], "little")
+    check_version("the journal", version, FORMAT_VERSION)
     return body if version == FORMAT_VERSION else None

@@ -49,7 +49,7 @@ class FormationHandler(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkStatus:
-    """One name that is dialed. ``trouble``: why it is not connected, or what is odd although it is."""
+    """One name that is dialed, or an address to join (then without a name). ``trouble``: why it is not connected, or what is odd although it is."""
 
     name: str
     address: str
@@ -58,3 +58,4 @@ class LinkStatus:
     trouble: str | None
     refusal: RefusalCode | None
     skew_ms: int | None
+    refused_by_peer: bool = False  # of ``refusal``

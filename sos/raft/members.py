@@ -7,7 +7,7 @@ one member (protocols.md 3.1). Members are counted by ``name@incarnation``, neve
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -31,9 +31,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberList:
-    """All voters, in order of node id."""
+    """All voters, in order of node id. ``epoch``: of the last `sos recover`; 0 if there was none."""
 
     members: tuple[Member, ...]
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -51,12 +52,12 @@ class MemberList:
 
     def without(self, node: str) -> MemberList:
         """The list that removes ``node``."""
-        return MemberList(members=tuple(m for m in self.members if m.node != node))
+        return replace(self, members=tuple(m for m in self.members if m.node != node))
 
     def with_member(self, member: Member) -> MemberList:
         """The list that adds ``member``, or changes the one of the same node id."""
         others = [m for m in self.members if m.node != member.node]
-        return MemberList(members=tuple(sorted([*others, member], key=lambda m: m.node)))
+        return replace(self, members=tuple(sorted([*others, member], key=lambda m: m.node)))
 
 
 class ChangeRefusal(Enum):
@@ -67,6 +68,8 @@ class ChangeRefusal(Enum):
     NOT_ONE_MEMBER = "not_one_member"
     WOULD_BE_EMPTY = "would_be_empty"
     REMOVES_LEADER = "removes_leader"
+    RECOVERY_NOT_RECORDED = "recovery_not_recorded"
+    OTHER_EPOCH = "other_epoch"
 
 
 def check_change(
@@ -76,11 +79,13 @@ def check_change(
     leader: str,
     own_term_committed: bool,
     last_list_committed: bool,
+    must_record: bool = False,
 ) -> ChangeRefusal | None:
     """Why ``leader`` must not append ``proposed`` after ``current``; None if it may (protocols.md 3.1, 3.2, 3.5).
 
     Exchanging an incarnation changes two members, so a wiped one needs two entries (3.3): one entry
-    would lose a write or elect two leaders.
+    would lose a write or elect two leaders. ``must_record``: ``current`` is what `sos recover` made of the survivors
+    and no entry holds it yet: nothing else may be appended first.
     """
     if not own_term_committed:
         return (
@@ -92,6 +97,10 @@ def check_change(
         return ChangeRefusal.WOULD_BE_EMPTY
     if leader not in proposed.nodes:
         return ChangeRefusal.REMOVES_LEADER  # the core counts itself always: hand over first
+    if must_record:
+        return None if proposed == current else ChangeRefusal.RECOVERY_NOT_RECORDED
+    if proposed.epoch != current.epoch:
+        return ChangeRefusal.OTHER_EPOCH
     before = {member.node: member for member in current.members}
     after = {member.node: member for member in proposed.members}
     changed = [node for node in before.keys() | after.keys() if before.get(node) != after.get(node)]
@@ -100,15 +109,36 @@ def check_change(
 
 @dataclass(slots=True)
 class ListHistory:
-    """The lists that may be in force: the state machine's, and those of entries that are not applied yet."""
+    """The lists that may be in force: the state machine's, and those of entries that are not applied yet.
+
+    ``recovered``: the survivors' list of `sos recover`. It stands above every list of an older epoch, wherever in
+    the log that is, until an entry holds it.
+    """
 
     base_index: int
     base: MemberList
+    recovered: MemberList | None = None
     _appended: list[tuple[int, MemberList]] = field(default_factory=list)
 
     @property
     def in_force(self) -> MemberList:
+        return self.unrecorded or self._newest
+
+    @property
+    def unrecorded(self) -> MemberList | None:
+        """The list of `sos recover`, as long as the log of this node does not hold it."""
+        recovered = self.recovered
+        is_newer = recovered is not None and recovered.epoch > self._newest.epoch
+        return recovered if is_newer else None
+
+    @property
+    def _newest(self) -> MemberList:
         return self._appended[-1][1] if self._appended else self.base
+
+    @property
+    def recorded(self) -> tuple[MemberList, ...]:
+        """Every list that entries may have been acknowledged under: the state machine's, and those after it."""
+        return (self.base, *(members for _, members in self._appended))
 
     @property
     def in_force_index(self) -> int:

@@ -25,21 +25,32 @@ class Membership:
         feed: Feed,
         applied_index: int,
         members: MemberList,
+        recovered: MemberList | None = None,
     ) -> None:
         self.self_id = self_id
         self._core = core
         self._feed = feed
-        self._lists = ListHistory(base_index=applied_index, base=members)
+        self._lists = ListHistory(base_index=applied_index, base=members, recovered=recovered)
         self._learners: frozenset[NodeId] = frozenset()
         self._departing: dict[
             NodeId, int
         ] = {}  # removed member -> index of the list that removed it
-        self.voters: frozenset[NodeId] = members.nodes  # of the list in force
+        self.voters: frozenset[NodeId] = self._lists.in_force.nodes
         self._use()
 
     @property
     def in_force(self) -> MemberList:
         return self._lists.in_force
+
+    @property
+    def unrecorded(self) -> MemberList | None:
+        """The survivors' list of `sos recover`, until the log holds it (protocols.md 3.7)."""
+        return self._lists.unrecorded
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the state machine has the list in force, and so whom it removed."""
+        return self._lists.in_force is self._lists.base
 
     @property
     def learners(self) -> frozenset[NodeId]:
@@ -104,6 +115,7 @@ class Membership:
             leader=self.self_id,
             own_term_committed=self._core.own_term_committed(),
             last_list_committed=lists.in_force_index <= self._core.commit_index(),
+            must_record=lists.unrecorded is not None,
         )
         if refusal is not None:
             return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from sos.errors import SosError
+from sos.levels import check_version
 from sos.limits import ENTRY_BYTES_MAX, FRAME_BYTES_MAX
 from sos.packing import PackingError, pack, unpack
 from sos.raft.members import NODE_ID, Member, MemberList
@@ -19,6 +20,7 @@ APP_BYTE: Final = b"\xc1"
 MEMBERS_BYTE: Final = b"\x02"
 MEMBERS_TAG: Final = 1
 MEMBERS_VERSION: Final = 1
+MEMBERS_VERSION_EPOCH: Final = 2
 MEMBERS_MAX: Final = 64
 ADDRESS_CHARS_MAX: Final = 300
 COMMAND_BYTES_MAX: Final = ENTRY_BYTES_MAX + 1  # the core's own type byte comes first
@@ -277,34 +279,44 @@ def _unpack(frame: bytes) -> list[Any]:
 
 
 def encode_members(members: MemberList) -> bytes:
-    """The payload of a list entry: 0x02, then ``[tag, version, [[node, name, address, blob, s3, leaving]...]]``.
+    """The payload of a list entry: 0x02, then ``[tag, 1, [[node, name, address, blob, s3, leaving]...]]``.
 
-    The catalog reads the same bytes when the entry is applied (``catalog/codec.py``).
+    Once the cluster was recovered: ``[tag, 2, epoch, [...]]``; until then what the release before it reads. The
+    catalog reads the same bytes when the entry is applied (``catalog/codec.py``).
     """
     rows = [
         [m.node, m.name, m.address, m.blob_address, m.s3_address, m.leaving]
         for m in members.members
     ]
+    if members.epoch:
+        return MEMBERS_BYTE + pack([MEMBERS_TAG, MEMBERS_VERSION_EPOCH, members.epoch, rows])
     return MEMBERS_BYTE + pack([MEMBERS_TAG, MEMBERS_VERSION, rows])
 
 
 def decode_members(payload: bytes) -> MemberList:
     """The list in a list entry's payload.
 
-    Raises: MessageRefused.
+    Raises: MessageRefused; MadeByNewer: whoever leads runs a release that this node cannot follow.
     """
     if payload[:1] != MEMBERS_BYTE:
         raise MessageRefused("not a member list")
     fields = _unpack(payload[1:])
-    if fields[:2] != [MEMBERS_TAG, MEMBERS_VERSION] or len(fields) != 3:
-        raise MessageRefused("unknown form of member list")
-    if type(fields[2]) is not list or len(fields[2]) > MEMBERS_MAX:
+    match fields:
+        case [tag, version, rows] if (tag, version) == (MEMBERS_TAG, MEMBERS_VERSION):
+            epoch = 0
+        case [tag, version, epoch, rows] if (tag, version) == (MEMBERS_TAG, MEMBERS_VERSION_EPOCH):
+            _check_numbers((epoch,))
+        case _:
+            if len(fields) > 1 and fields[0] == MEMBERS_TAG:
+                check_version("the member list", fields[1], MEMBERS_VERSION_EPOCH)
+            raise MessageRefused("unknown form of member list")
+    if type(rows) is not list or len(rows) > MEMBERS_MAX:
         raise MessageRefused("not a list of members")
-    members = tuple(_decode_member(row) for row in fields[2])
+    members = tuple(_decode_member(row) for row in rows)
     names = [member.node for member in members]
     if names != sorted(names) or len({member.name for member in members}) != len(members):
         raise MessageRefused("members out of order or doubled")
-    return MemberList(members=members)
+    return MemberList(members=members, epoch=epoch)
 
 
 def _decode_member(row: object) -> Member:

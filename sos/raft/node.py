@@ -22,6 +22,8 @@ from sos.raft.api import (
     PeerStatus,
     ProposeDone,
     RaftSettings,
+    Refused,
+    RefusedReason,
     StateMachine,
 )
 from sos.raft.applying import Applying
@@ -59,8 +61,10 @@ class RaftNode:
         ids: IdSource,
         settings: RaftSettings | None = None,
         installed_at: SnapshotPoint | None = None,
+        recovered: MemberList | None = None,
     ) -> None:
-        """``members``: the list as of the machine's applied index; ``installed_at``: the snapshot it began from.
+        """``members``: the list as of the machine's applied index; ``installed_at``: the snapshot it began from;
+        ``recovered``: the survivors' list of `sos recover`.
 
         Raises: StartRefused, LogDetached.
         """
@@ -68,6 +72,7 @@ class RaftNode:
         self.wake: Callable[[], None] = _nothing
         self.on_app: Callable[[NodeId, bytes], None] = _drop_app
         self.on_need_snapshot: Callable[[NodeId, int], None] = _drop_need
+        self.room_bytes: Callable[[], int] = _unlimited  # free bytes of the disk; see RaftSettings
         self._settings = settings = settings or RaftSettings()
         self._log = journal
         self._machine = machine
@@ -76,6 +81,7 @@ class RaftNode:
         self._feed_due = False
         self._sweep_at_s = clock.monotonic()
         self._awake = False
+        self._heir: NodeId | None = None  # of a hand-over: None, whoever is ready first
 
         check_library()
         applied = machine.applied()
@@ -93,11 +99,11 @@ class RaftNode:
         check_attached(journal, applied)
         noted = min(journal.getRaftCommitIndex(), journal.last_index)
         core.start_at(applied[0], max(applied[0], noted))
-        self._make_parts(members, ids)
+        self._make_parts(members, recovered, ids)
         self._membership.scan(journal, applied[0] + 1, settings.batch_bytes)
         journal.sync()
 
-    def _make_parts(self, members: MemberList, ids: IdSource) -> None:
+    def _make_parts(self, members: MemberList, recovered: MemberList | None, ids: IdSource) -> None:
         core, log, clock, settings = self._core, self._log, self._clock, self._settings
         self._feed = Feed(core=core, log=log, send=self._links.send, settings=settings)
         self._membership = membership = Membership(
@@ -106,6 +112,7 @@ class RaftNode:
             feed=self._feed,
             applied_index=core.applied_index(),
             members=members,
+            recovered=recovered,
         )
         self._candidacy = Candidacy(
             core=core,
@@ -172,6 +179,26 @@ class RaftNode:
         """The list in force, committed or not."""
         return self._membership.in_force
 
+    def match_index(self, node: NodeId) -> int:
+        """The highest index that a fed node is known to hold durably, while this node leads."""
+        return self._core.match_index(node)
+
+    @property
+    def may_change_members(self) -> bool:
+        """Whether this leader may append a list now, and has applied the last one (protocols.md 3.2)."""
+        return self._core.own_term_committed() and self._membership.is_applied
+
+    @property
+    def list_to_record(self) -> MemberList | None:
+        """What this leader must propose before any other list: the survivors' list of `sos recover`."""
+        is_able = self._core.is_leader() and self._core.own_term_committed()
+        return self._membership.unrecorded if is_able else None
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether the log does not hold the list of `sos recover` yet: all survivors must come together first."""
+        return self._membership.unrecorded is not None
+
     @property
     def unacked_bytes_peak(self) -> int:
         """The most that was ever on the way to one peer without acknowledgement."""
@@ -200,6 +227,9 @@ class RaftNode:
 
     def propose(self, payload: bytes, done: ProposeDone) -> None:
         """Append ``payload`` to the log; ``done`` is called once, perhaps at once. Leader only."""
+        if self._core.is_leader() and not self._has_entry_room():
+            done(Refused(reason=RefusedReason.QUEUE_FULL))
+            return
         if self._proposals.add(payload, done):
             self._wake()
 
@@ -223,13 +253,16 @@ class RaftNode:
         """Nodes that are fed while this node leads, and counted for nothing."""
         self._membership.set_learners(nodes)
 
-    def transfer_leadership(self) -> bool:
+    def transfer_leadership(self, to: NodeId | None = None) -> bool:
         """Hand over to a member that holds the whole log; proposals wait meanwhile, for at most an election.
 
-        Returns: whether there is somebody to hand over to. It worked when ``is_leader`` turns False.
+        ``to``: to nobody else. Returns: whether there is somebody to hand over to. It worked when ``is_leader``
+        turns False.
         """
-        if not self._core.is_leader() or not self._membership.connected_voters():
+        heirs = self._membership.connected_voters()
+        if not self._core.is_leader() or not heirs or (to is not None and to not in heirs):
             return False
+        self._heir = to
         self._proposals.held_until_s = self._clock.monotonic() + self._settings.election_s_max
         self._wake()
         return True
@@ -340,13 +373,14 @@ class RaftNode:
     def _hand_over(self) -> None:
         last = self._log.last_index
         for peer in self._membership.connected_voters():
-            if self._core.match_index(peer) == last:
+            if self._core.match_index(peer) == last and self._heir in (None, peer):
                 self._send(peer, m.Transfer(self._core.term()))
                 return
 
     # --- hooks of the core ------------------------------------------------------------------------
     def may_campaign(self) -> bool:
-        return self._candidacy.may_campaign()
+        has_room = self.room_bytes() >= self._settings.vote_room_bytes
+        return has_room and self._candidacy.may_campaign()
 
     def before_leading(self) -> None:
         """Everything that belonged to an earlier leadership is void."""
@@ -360,6 +394,9 @@ class RaftNode:
             self._feed.send_to(peer)
 
     def apply_committed(self) -> bool:
+        has_work = self._core.commit_index() > self._core.applied_index()
+        if has_work and self.room_bytes() < self._settings.apply_room_bytes:
+            return False
         return self._applying.turn()
 
     def core_send(self, node: NodeId, message: Mapping[str, object]) -> None:
@@ -383,10 +420,14 @@ class RaftNode:
     # --- frames -----------------------------------------------------------------------------------
     def _receive(self, peer: NodeId, message: m.Message) -> None:
         core = self._core
+        if self._lacks_vote_room(message):
+            return  # as if it had not come yet
         match message:
             case m.App():
                 self.on_app(peer, message.payload)
                 return
+            case m.Append() | m.NeedSnapshot() if not self._has_entry_room():
+                self._following.only_hear(peer, message.term)
             case m.Append():
                 self._following.on_append(peer, message)
             case m.AppendReply():
@@ -426,6 +467,22 @@ class RaftNode:
             case _:
                 assert_never(message)
         self._wake()
+
+    def _has_entry_room(self) -> bool:
+        return self.room_bytes() >= self._settings.entry_room_bytes
+
+    def _lacks_vote_room(self, message: m.Message) -> bool:
+        """Whether ``message`` may want a vote or a term written, and the disk has no room even for that."""
+        match message:
+            case m.App() | m.ReadAsk() | m.BarrierAsk() | m.BarrierAnswer() | m.PreVote():
+                return False
+            case m.RequestVote() | m.Vote() | m.PreVoteOk() | m.Transfer() | m.NewerTerm():
+                wants = True
+            case m.Append() | m.AppendReply() | m.ReadAnswer() | m.NeedSnapshot():
+                wants = message.term > self._core.term()
+            case _:
+                assert_never(message)
+        return wants and self.room_bytes() < self._settings.vote_room_bytes
 
     def _on_append_reply(self, peer: NodeId, reply: m.AppendReply) -> None:
         core = self._core
@@ -476,6 +533,11 @@ def _finish_install(log: Log, point: SnapshotPoint) -> None:
     if point.term > log.getCurrentTerm():
         log.setCurrentTerm(point.term, None)  # first: a log must not be newer than the vote
     log.reset_to(list(point.entries))
+
+
+def _unlimited() -> int:
+    """Nobody watches the disk."""
+    return 1 << 62
 
 
 def _nothing() -> None:

@@ -8,6 +8,7 @@
     await transport.start()  ...  await transport.close()
     transport.set_peers({"n2": "10.0.0.2:9300"})   whom to dial, by name; call it again on any change; a test
                                                    that moves a link through a proxy passes the proxy's address
+    transport.set_joins(["10.0.0.1:9300"])         whom to dial, whatever its name, until a cluster is known
     transport.set_membership(members=..., removed=...)   incarnations: a member keeps its name, a removed one is refused
     transport.set_identity(identity)      formation is done: every connection is made anew under the cluster's id
     transport.send(peer, frame) -> bool   False: not connected, or the peer does not read; nothing was queued
@@ -39,6 +40,7 @@ from sos.raft.connection import Connection, Ended, Stage
 from sos.raft.dialing import Dialer
 from sos.raft.frames import CHANNEL_FORMATION, CHANNEL_PING, CHANNEL_RAFT
 from sos.raft.handshake import (
+    ANY_NAME,
     HARMLESS,
     NONCE_BYTES,
     SESSION_BYTES,
@@ -65,6 +67,7 @@ _LOGGED_MAX: Final = 256
 class _Trouble:
     text: str
     refusal: RefusalCode | None
+    by_peer: bool = False
 
 
 class NodeTransport:
@@ -101,6 +104,9 @@ class NodeTransport:
         self._members: frozenset[NodeId] = frozenset()
         self._removed: frozenset[NodeId] = frozenset()
         self._dialers: dict[str, Dialer] = {}
+        self._joins: dict[str, Dialer] = {}  # by address: the name is known when it answers
+        self._join_links: dict[str, Connection] = {}  # the last one that each of them made
+        self._join_troubles: dict[str, _Trouble] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._logged: dict[tuple[str, str], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -128,12 +134,13 @@ class NodeTransport:
         self._listener.start(loop)
         self._tick_due = loop.time() + _TICK_S
         self._timer = loop.call_later(_TICK_S, self._tick)
-        for dialer in self._dialers.values():
+        for dialer in (*self._dialers.values(), *self._joins.values()):
             dialer.start(loop)
 
     async def close(self) -> None:
         """End every connection and task; the listening socket stays its owner's."""
-        dialers, self._dialers = tuple(self._dialers.values()), {}
+        dialers = (*self._dialers.values(), *self._joins.values())
+        self._dialers, self._joins = {}, {}
         for dialer in dialers:
             await dialer.stop()
         await self._listener.stop()
@@ -168,6 +175,45 @@ class NodeTransport:
                 self._dialers[name] = dialer
                 if self._loop is not None:
                     dialer.start(self._loop)
+
+    def set_joins(self, addresses: Collection[str]) -> None:
+        """Dial these (HOST:PORT) while no node of a cluster is connected: nodes of it, their names unknown."""
+        for address in [address for address in self._joins if address not in addresses]:
+            self._joins.pop(address).cancel()
+            self._join_links.pop(address, None)
+            self._join_troubles.pop(address, None)
+        for address in addresses:
+            if address not in self._joins:
+                dialer = self._joins[address] = self._join_dialer(address)
+                if self._loop is not None:
+                    dialer.start(self._loop)
+
+    def _join_dialer(self, address: str) -> Dialer:
+        def connection(wanted: str) -> Connection:
+            made = self._join_links[address] = self._new_connection(wanted)
+            return made
+
+        def is_connected(_: str) -> bool:
+            last = self._join_links.get(address)
+            is_open = last is not None and last.was_opened and last.ended is None
+            return is_open or self._knows_cluster()
+
+        return Dialer(
+            name=ANY_NAME,
+            address=address,
+            own_name=self.identity.name,
+            connection=connection,
+            is_connected=is_connected,
+            failed=lambda _, ended: self._join_failed(address, ended),
+            ids=self._ids,
+        )
+
+    def _knows_cluster(self) -> bool:
+        """Whether a node that belongs to a cluster is connected."""
+        return any(
+            link.peer is not None and link.peer.cluster_id is not None
+            for link in self._links.values()
+        )
 
     def set_membership(self, *, members: Collection[NodeId], removed: Collection[NodeId]) -> None:
         """The incarnations in force, and those that a committed list removed: their connections end."""
@@ -208,8 +254,21 @@ class NodeTransport:
         return tuple(link.peer for link in self._links.values() if link.peer is not None)
 
     def status(self) -> tuple[LinkStatus, ...]:
-        """Every name that is dialed."""
-        return tuple(self._status_of(name, dialer) for name, dialer in self._dialers.items())
+        """Every name that is dialed, and the addresses to join, without a name, while no cluster is connected."""
+        named = tuple(self._status_of(name, dialer) for name, dialer in self._dialers.items())
+        return named if self._knows_cluster() else (*named, *map(self._join_status, self._joins))
+
+    def _join_status(self, address: str) -> LinkStatus:
+        trouble = self._join_troubles.get(address)
+        return LinkStatus(
+            name=ANY_NAME,
+            address=address,
+            node=None,
+            connected=False,
+            trouble=None if trouble is None else trouble.text,
+            refusal=None if trouble is None else trouble.refusal,
+            skew_ms=None,
+        )
 
     def _status_of(self, name: str, dialer: Dialer) -> LinkStatus:
         link = self._link_to(name)
@@ -229,6 +288,7 @@ class NodeTransport:
             trouble=text,
             refusal=trouble.refusal if trouble is not None and link is None else None,
             skew_ms=skew,
+            refused_by_peer=trouble is not None and link is None and trouble.by_peer,
         )
 
     def _clock_base_ms(self) -> float:
@@ -299,6 +359,7 @@ class NodeTransport:
             peer=claim.node,
             remote=connection.remote,
             dialed=connection.wanted is not None,
+            version=connection.version,
         )
         if connection.joint:
             if self._raft is not None:
@@ -346,6 +407,8 @@ class NodeTransport:
         )
         if claim.name in self._dialers:
             self._dialers[claim.name].lost()
+        for dialer in self._joins.values():
+            dialer.lost()
         if connection.joint:
             if self._raft is not None:
                 self._raft.on_disconnected(claim.node)
@@ -417,10 +480,18 @@ class NodeTransport:
         if ended.refusal in HARMLESS or self._link_to(name) is not None:
             return
         if ended.refusal is not None or not self._has_other_key(name):
-            self._troubles[name] = _Trouble(ended.text, ended.refusal)
+            self._troubles[name] = _Trouble(ended.text, ended.refusal, ended.by_peer)
         address = self._dialers[name].address if name in self._dialers else ""
         self._log_once(
             "transport.dial.failed", name, ended.text, peer=name, address=address, why=ended.text
+        )
+
+    def _join_failed(self, address: str, ended: Ended) -> None:
+        if ended.refusal in HARMLESS or self._knows_cluster():
+            return
+        self._join_troubles[address] = _Trouble(ended.text, ended.refusal)
+        self._log_once(
+            "transport.dial.failed", address, ended.text, peer="", address=address, why=ended.text
         )
 
     def _has_other_key(self, name: str) -> bool:

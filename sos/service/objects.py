@@ -7,7 +7,7 @@ the sweep decides then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sos.catalog.model import (
     ALWAYS,
@@ -28,7 +28,7 @@ from sos.limits import COMMIT_S_MAX, INLINE_BYTES_MAX
 from sos.service.requests import Found, Target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from sos.blob.fetch import BlobReader, BlobStream
     from sos.blob.replicas import BlobWriter
@@ -60,6 +60,12 @@ _KEEP_BLOB: Final = frozenset({Rejection.HOLDERS_TOO_FEW, Rejection.BLOB_ALREADY
 _HOLDER_ATTEMPTS_MAX: Final = 4  # the member list changed under a write; more than once is rare
 
 
+class Finding(Protocol):
+    """Who finds a key when this node cannot: ``sos.service.elsewhere``."""
+
+    async def find(self, target: Target, *, with_body: bool) -> Found | Rejection: ...
+
+
 class ObjectService:
     """Use cases about objects."""
 
@@ -72,7 +78,10 @@ class ObjectService:
         reader: BlobReader,
         clock: Clock,
         ids: IdSource,
+        elsewhere: Finding | None = None,
     ) -> None:
+        """``elsewhere``: asked when this node's own rows are damaged."""
+        self._elsewhere = elsewhere
         self._access = access
         self._members = members
         self._writer = writer
@@ -160,7 +169,7 @@ class ObjectService:
     async def _write_blob(self, blob: BlobId, chunks: AsyncIterator[bytes]) -> WrittenBlob:
         state = self._access.link.state
         return await self._writer.write(
-            chunks, blob_id=blob, members=self._members.all(), quorum=state.write_quorum
+            chunks, blob_id=blob, members=self._members.staying(), quorum=state.write_quorum
         )
 
     async def _write_again(self, written: WrittenBlob) -> WrittenBlob:
@@ -201,11 +210,11 @@ class ObjectService:
             await self._drop(written)
         return result
 
-    async def _propose_put(
+    def _propose_put(
         self, request: PutRequest, body: Body | None, digests: UploadDigests
-    ) -> Result:
+    ) -> Coroutine[Any, Any, Result]:
         target = request.target
-        return await self._access.propose(
+        return self._access.propose(
             PutObject(
                 access_key=target.access_key,
                 bucket=target.bucket,
@@ -302,7 +311,20 @@ class ObjectService:
 
     # --- reads --------------------------------------------------------------------------------
     async def find(self, target: Target, *, with_body: bool) -> Found | Rejection:
-        """The current version of a key, from one view after a barrier."""
+        """The current version of a key, from one view after a barrier; from another member's, if it must be."""
+        other = self._elsewhere
+        query = self._query(target, with_body=with_body)
+        if other is None:
+            return await self._access.read(query)
+        return await self._access.read(
+            query, elsewhere=lambda: other.find(target, with_body=with_body)
+        )
+
+    async def find_here(self, target: Target, *, with_body: bool) -> Found | Rejection:
+        """As ``find``, from this node's own catalog or not at all."""
+        return await self._access.read(self._query(target, with_body=with_body))
+
+    def _query(self, target: Target, *, with_body: bool) -> Callable[[View], Found | Rejection]:
         lookups = self._access.lookups
 
         def query(view: View) -> Found | Rejection:
@@ -316,7 +338,7 @@ class ObjectService:
                 return Rejection.NO_SUCH_KEY
             return self._locate(view, record) if with_body else _unlocated(record)
 
-        return await self._access.read(query)
+        return query
 
     def _locate(self, view: View, record: ObjectRecord) -> Found:
         if record.blob is None:

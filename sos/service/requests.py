@@ -22,8 +22,7 @@ class Target(NamedTuple):
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PutRequest:
+class PutRequest(NamedTuple):
     """Everything of a PutObject but its bytes."""
 
     target: Target
@@ -45,8 +44,7 @@ class CopyRequest:
     recompute: Callable[[], ChecksumMaker] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadDigests:
+class UploadDigests(NamedTuple):
     """What was computed over a whole upload."""
 
     md5: bytes

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from sos.blob.bundle import WantedBlob
 from sos.blob.format import BLOB_ID_BYTES
 from sos.blob.peer import split_ids
 from sos.blob.wire import Status
@@ -24,13 +25,17 @@ from sos.limits import (
     BLOCK_BYTES,
     RESYNC_BATCH_BLOBS,
     RESYNC_BATCH_BYTES,
+    RESYNC_BUNDLE_BLOB_BYTES,
+    RESYNC_BUNDLE_BLOBS,
     RESYNC_BYTES_S_MAX,
     RESYNC_PARALLEL,
+    RESYNC_PARALLEL_BUNDLES,
     RESYNC_PARALLEL_LARGE,
 )
 from sos.telemetry import log
 
 if TYPE_CHECKING:
+    from sos.blob.bundle import BundleReader
     from sos.blob.exchange import PeerExchange
     from sos.blob.fetch import BlobReader
     from sos.blob.files import BlobFiles
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     from sos.clock import Clock
     from sos.service.access import CatalogAccess
     from sos.service.members import MemberAddresses
+    from sos.telemetry import Metrics
 
 ROUTE: Final = "/pull"
 _PAGE: Final = 4096  # ids a page: 64 KiB on the wire
@@ -64,6 +70,20 @@ class Pulled(NamedTuple):
     is_here: bool
 
 
+class _Named(NamedTuple):
+    """A blob in files, and who is listed for it."""
+
+    record: BlobRecord
+    holders: frozenset[NodeId]
+
+
+class _Group(NamedTuple):
+    """Blobs for one worker; with a ``source`` they are asked for together."""
+
+    source: PeerAddress | None
+    blobs: list[_Named]
+
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -78,18 +98,26 @@ class Puller:
         members: MemberAddresses,
         files: BlobFiles,
         reader: BlobReader,
+        bundles: BundleReader,
         link: ReportingLink,
         clock: Clock,
+        metrics: Metrics,
         bytes_s_max: int = RESYNC_BYTES_S_MAX,
     ) -> None:
         self._access = access
         self._members = members
         self._files = files
         self._reader = reader
+        self._bundles = bundles
         self._link = link
+        self._pulled_blobs = metrics.counter(
+            "sos_resync_pulled_blobs", "Blobs that this node got from other holders to keep."
+        )
+        self._pulled_bytes = metrics.counter("sos_resync_pulled_bytes", "Bytes of these blobs.")
         self._pace = Pace(clock, bytes_s_max)
         self._slots = asyncio.Semaphore(RESYNC_PARALLEL)
         self._slots_of_large = asyncio.Semaphore(RESYNC_PARALLEL_LARGE)
+        self._slots_of_bundles = asyncio.Semaphore(RESYNC_PARALLEL_BUNDLES)
 
     def serve(self, server: PeerServer) -> None:
         """Take requests of the leader's gateway on the blob port."""
@@ -106,7 +134,7 @@ class Puller:
         yield [Pulled(blob, is_here=True) for blob in blobs if blob not in named]
         done: list[Pulled] = []
         changed = asyncio.Event()
-        queue = iter(wanted)
+        queue = iter(self._groups(wanted))
         workers = {
             asyncio.create_task(self._work(queue, done, changed)) for _ in range(RESYNC_PARALLEL)
         }
@@ -125,18 +153,53 @@ class Puller:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
+    def _groups(self, wanted: Sequence[_Named]) -> list[_Group]:
+        """What is asked for together: small blobs of one holder, every other blob alone."""
+        groups: list[_Group] = []
+        open_ones: dict[NodeId, _Group] = {}
+        # By directory, as files are spread: those of one bundle need few of these synced.
+        for record, holders in sorted(wanted, key=lambda named: named.record.blob[-1]):
+            source = None
+            if record.size_bytes <= RESYNC_BUNDLE_BLOB_BYTES:
+                source = self._bundles.source(record.blob, self._members.of(holders))
+            group = None if source is None else open_ones.get(source.node)
+            if group is None or len(group.blobs) >= RESYNC_BUNDLE_BLOBS:
+                group = _Group(source, [])
+                groups.append(group)
+                if source is not None:
+                    open_ones[source.node] = group
+            group.blobs.append(_Named(record, holders))
+        return groups
+
     async def _work(
-        self,
-        queue: Iterator[tuple[BlobRecord, frozenset[NodeId]]],
-        done: list[Pulled],
-        changed: asyncio.Event,
+        self, queue: Iterator[_Group], done: list[Pulled], changed: asyncio.Event
     ) -> None:
         try:
-            for record, holders in queue:
-                done.append(Pulled(record.blob, await self._one(record, holders)))
+            for group in queue:
+                here = await self._together(group)
+                done += [Pulled(blob, is_here=True) for blob in here]
                 changed.set()
+                for record, holders in group.blobs:
+                    if record.blob not in here:
+                        done.append(Pulled(record.blob, await self._one(record, holders)))
+                        changed.set()
         finally:
             changed.set()
+
+    async def _together(self, group: _Group) -> frozenset[BlobId]:
+        """Those of ``group`` that came in one bundle; the others must be pulled one by one."""
+        if group.source is None or len(group.blobs) == 1:
+            return frozenset()
+        sizes = {record.blob: record.size_bytes for record, _ in group.blobs}
+        async with self._slots_of_bundles:
+            await self._pace.take(sum(sizes.values()))
+            copied = await self._bundles.pull(
+                group.source,
+                [WantedBlob(r.blob, r.size_bytes, r.crc64) for r, _ in group.blobs],
+            )
+        self._pulled_blobs.add(len(copied))
+        self._pulled_bytes.add(sum(sizes[blob] for blob in copied))
+        return copied
 
     async def _one(self, record: BlobRecord, holders: frozenset[NodeId]) -> bool:
         """Whether a sound copy of the blob is here now."""
@@ -144,7 +207,7 @@ class Puller:
         async with slots:
             await self._pace.take(record.size_bytes)
             try:
-                await self._reader.pull(
+                is_copied = await self._reader.pull(
                     blob_id=record.blob,
                     size_bytes=record.size_bytes,
                     crc64=record.crc64,
@@ -153,6 +216,9 @@ class Puller:
             except (Unavailable, Corruption, DiskFull) as error:
                 log.warning("resync.blob.failed", blob=record.blob.hex(), why=str(error))
                 return False
+            if is_copied:
+                self._pulled_blobs.add()
+                self._pulled_bytes.add(record.size_bytes)
             return True
 
     async def _tell(self, finished: list[Pulled]) -> bool:
@@ -185,12 +251,12 @@ class Puller:
             await exchange.answer_body(pieces)
 
 
-def _named(view: View, blobs: Sequence[BlobId]) -> list[tuple[BlobRecord, frozenset[NodeId]]]:
+def _named(view: View, blobs: Sequence[BlobId]) -> list[_Named]:
     found = []
     for blob in blobs:
         record = view.blob(blob)
         if record is not None and not record.inline:
-            found.append((record, frozenset(record.holders)))
+            found.append(_Named(record, frozenset(record.holders)))
     return found
 
 

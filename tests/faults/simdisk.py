@@ -103,15 +103,25 @@ def apply_change(content: bytearray, change: Change) -> None:
     content[change.offset : end] = change.data
 
 
+DIRECTORY = "directory"
+
+
 @dataclass(frozen=True, slots=True)
 class NameChange:
-    """``path`` points at ``target`` from now on (None: at nothing); ``gone`` is the other end of a rename."""
+    """``path`` points at ``target`` from now on (None: at nothing); ``gone`` is the other end of a rename.
+
+    A directory moves with all that is in it, also into another one.
+    """
 
     path: str
     target: Inode | str | None
     gone: str | None = None
 
     def apply(self, names: dict[str, Inode | str]) -> None:
+        if self.gone is not None and self.target == DIRECTORY:
+            inner = [name for name in names if name.startswith(f"{self.gone}/")]
+            moved = {self.path + name[len(self.gone) :]: names.pop(name) for name in inner}
+            names.update(moved)
         if self.gone is not None:
             names.pop(self.gone, None)
         if self.target is None:
@@ -120,10 +130,9 @@ class NameChange:
             names[self.path] = self.target
 
     def touches(self, directory: str) -> bool:
+        if self.gone is not None and os.path.dirname(self.gone) == directory:
+            return True
         return os.path.dirname(self.path) == directory
-
-
-DIRECTORY = "directory"
 
 
 @dataclass(slots=True)
@@ -254,6 +263,11 @@ class SimDisk:
 
     def rename(self, old: str, new: str) -> None:
         self.begin("rename", new)
+        if self.names.get(old) == DIRECTORY:
+            self._parent_of(new)
+            assert new not in self.names, "not modelled"
+            self._change_name(NameChange(new, DIRECTORY, gone=old))
+            return
         inode = self._file(old)
         assert os.path.dirname(old) == os.path.dirname(new), "not modelled"
         self._change_name(NameChange(new, inode, gone=old))

@@ -10,14 +10,23 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import random
 import resource
+import socket
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from sos.limits import CLIENT_BYTES_S_MIN, CLIENT_SLOW_S_MAX, DELETE_KEYS_MAX, MIB, XML_BYTES_MAX
+from sos.limits import (
+    CLIENT_BYTES_S_MIN,
+    CLIENT_SLOW_S_MAX,
+    DELETE_KEYS_MAX,
+    MIB,
+    STREAMED_BYTES_MAX,
+    XML_BYTES_MAX,
+)
 from sos.s3.request_body import BodyIdle, RequestBody
 from sos.s3.wire import WireHead
 from tests.compat.raw import Mode, RawClient, RawResponse, unsigned_chunks
@@ -169,6 +178,9 @@ BROKEN_CHUNKS = {
     "blank": b" 5\r\n",
     "nothing": b"\r\n",
     "line feed alone": b"5\n01234\n0\n\n",
+    "extension": b"5;a=b\r\n01234\r\n0\r\n\r\n",
+    "extension of the last chunk": b"0;a\r\n\r\n",
+    "blank after the size": b"5 \r\n01234\r\n0\r\n\r\n",
     "line feed in an extension": b"5;a=b\nc\r\n",
     "endless extension": b"5;" + b"a" * 5000 + b"\r\n",
     "more than its size": b"5\r\n01234XX0\r\n\r\n",
@@ -330,8 +342,8 @@ def _trickled(bytes_a_second: int, seconds: int) -> int:
     async def trickle() -> int:
         source = _Source()
         head = WireHead(
-            method="PUT", target=b"/b/k", headers=[], content_length=10**9, chunked=False,
-            keep_alive=True, expects_continue=False,
+            method="PUT", target=b"/b/k", headers={}, raw_headers=[], head_bytes=0,
+            content_length=10**9, chunked=False, keep_alive=True, expects_continue=False,
         )  # fmt: skip
         body = RequestBody(head, source, 0.0)  # type: ignore[arg-type]
         reader = asyncio.ensure_future(read(body))
@@ -353,6 +365,36 @@ def test_a_body_that_trickles_is_given_up() -> None:
     """Scenario 65: below 1 KiB/s for 30 s; a slow line that is faster goes on."""
     assert _trickled(10, 100) <= CLIENT_SLOW_S_MAX + 1
     assert _trickled(CLIENT_BYTES_S_MIN * 2, 1000) == 1000
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def test_clients_that_do_not_read_hold_little(endpoint: Endpoint) -> None:
+    """Scenario 65, P18, P17, P7: a hundred of them cost a budget, not some MiB each; who reads is served, late ones get right bytes."""
+    content = random.Random(65).randbytes(16 * MIB)
+    with endpoint.client() as client:
+        assert client.request("PUT", f"/{BUCKET}/large", body=content).status == 200
+        assert client.request("GET", f"/{BUCKET}/large").body == content
+    before = _resident_bytes()
+    silent = [endpoint.client() for _ in range(100)]
+    try:
+        for each in silent:
+            each.connect().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            each.send(each.build("GET", f"/{BUCKET}/large")[0])
+        for each in silent:
+            assert each.connect().recv(1, socket.MSG_PEEK)
+        grown = _resident_bytes() - before
+        with endpoint.client() as client:
+            assert client.request("GET", f"/{BUCKET}/large").body == content
+        for each in (silent[0], silent[50], silent[99]):
+            assert each.receive().body == content
+    finally:
+        for each in silent:
+            each.close()
+    assert grown < STREAMED_BYTES_MAX + 64 * MIB  # 400 MiB without a budget
 
 
 # --- documents ------------------------------------------------------------------------------------

@@ -69,6 +69,8 @@ class TestNode:
     admin_port: int
     environment: dict[str, str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    origin: tuple[str, ...] = ()  # the flags that say whom it belongs to; default: the seed list
+    program: Path = REPOSITORY  # whose `sos` it runs
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -234,10 +236,27 @@ class Cluster:
         """The command line that starts ``node``."""
         return [
             *(sys.executable, "-m", "sos", "serve"),
-            *("--data", str(node.data), "--name", node.name, "--seeds", self.seeds),
+            *("--data", str(node.data), "--name", node.name),
+            *(node.origin or ("--seeds", self.seeds)),
             *("--s3", f"127.0.0.1:{node.s3_port}", "--admin", f"127.0.0.1:{node.admin_port}"),
             *("--gateways", "1", *node.flags),
         ]
+
+    def new_node(self, name: str, *, join: Sequence[TestNode]) -> TestNode:
+        """One more node, which asks ``join`` to be admitted; not started."""
+        (port,) = free_ports(1, pairs=True)
+        s3_port, admin_port = free_ports(2)
+        addresses = ",".join(f"127.0.0.1:{node.node_port}" for node in join)
+        node = TestNode(
+            name=name,
+            data=self.directory / name,
+            node_port=port,
+            s3_port=s3_port,
+            admin_port=admin_port,
+            origin=("--join", addresses, "--listen", f"127.0.0.1:{port}"),
+        )
+        self.nodes.append(node)
+        return node
 
     def environment(self, node: TestNode) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("SOS_")}
@@ -253,7 +272,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                cwd=REPOSITORY,
+                cwd=node.program,
                 env=self.environment(node),
             )
 

@@ -47,6 +47,7 @@ class Member:
     key: bytes = KEY
     clock: Clock = field(default_factory=SystemClock)
     root_keys: tuple[str, str] | None = None
+    join: tuple[str, ...] = ()
     handler: Recorder = field(default_factory=Recorder)
     waiting: tuple[str, ...] = ()
     transport: NodeTransport | None = None
@@ -94,6 +95,7 @@ class Member:
                     region="us-east-1",
                     root_access_key=access,
                     root_secret_key=secret,
+                    join=self.join,
                 ),
                 codec=codec,
                 clock=self.clock,
@@ -195,6 +197,37 @@ def test_a_cluster_of_one_forms_at_once_and_stays(tmp_path: Path) -> None:
         await member.start()
         assert await _formed(member) == first
         await member.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_node_that_joins_never_founds(tmp_path: Path) -> None:
+    """Design 4: with `--join` alone it waits and says for what, and takes the record of the cluster that answers."""
+
+    async def scenario() -> None:
+        first, second = _cluster(tmp_path, ("n1", "n2"))
+        address = f"127.0.0.1:{first.port}"
+        joiner = Member(
+            path=tmp_path / "n4", name="n4", seeds=(), port=second.port, join=(address,)
+        )
+        await joiner.start()
+        waits = f"waiting for the cluster at {address}: "
+        await until(lambda: any(waits in line for line in joiner.waiting), "says what it waits for")
+        first.seeds = first.seeds[:1]
+        await first.start()
+        await until(lambda: joiner.record is not None, "joined")
+        assert joiner.record == first.record
+        assert first.record is not None
+        assert [listed.name for listed in first.record.members] == ["n1"]
+        await _stop(first, joiner)
+        third = Member(
+            path=tmp_path / "n5", name="n2", seeds=second.seeds, port=second.port, join=(address,)
+        )
+        await third.start()
+        assert third.task is not None
+        with pytest.raises(StartRefused, match="give one of them"):
+            await third.task
+        await _stop(third)
 
     asyncio.run(scenario())
 
@@ -362,8 +395,8 @@ def test_a_promise_that_was_asked_for_too_early_is_asked_for_again(
     asyncio.run(scenario())
 
 
-def test_a_wiped_member_waits_and_says_so(tmp_path: Path) -> None:
-    """protocols.md 2.4: an empty node that meets a formed one is wiped or new; it forms nothing."""
+def test_a_wiped_member_takes_the_cluster_that_is_there(tmp_path: Path) -> None:
+    """protocols.md 2.4: an empty node that meets a formed one is wiped or new; it forms nothing, and is unlisted."""
 
     async def scenario() -> None:
         members = _cluster(tmp_path)
@@ -372,17 +405,18 @@ def test_a_wiped_member_waits_and_says_so(tmp_path: Path) -> None:
         record = await _formed(*members)
         await members[2].wipe()
         await members[2].start()
-        cluster = record.cluster_id.hex()
+        await until(lambda: members[2].record == record, "it has the cluster's record")
+        assert members[2].node not in [member.node for member in record.members]
         await until(
             lambda: (
-                len(members[2].waiting) == 2
-                and all(cluster in line and "wiped" in line for line in members[2].waiting)
+                members[0].transport is not None
+                and members[2].node in members[0].transport.connected()
             ),
-            "it says that it is wiped",
+            "it is connected as a node of that cluster",
         )
-        assert members[2].record is None
-        assert members[0].transport is not None
-        assert members[2].node not in members[0].transport.connected()
+        await members[2].stop()
+        await members[2].start()
+        await until(lambda: members[2].record == record, "it stays so")
         await _stop(*members)
 
     asyncio.run(scenario())
@@ -570,15 +604,15 @@ def test_a_node_under_the_name_of_another_is_the_one_that_ends(
     asyncio.run(scenario())
 
 
-def test_a_node_of_another_cluster_is_never_taken_in(tmp_path: Path) -> None:
-    """Design 10: a node of another cluster is refused; it keeps its own."""
+def test_empty_nodes_never_form_a_cluster_beside_one_that_is_there(tmp_path: Path) -> None:
+    """Design 10: an empty node that meets an existing cluster joins that one, it never forms another."""
 
     async def scenario() -> None:
         (tmp_path / "a").mkdir()
         members = _cluster(tmp_path / "a")
         for member in members:
             await member.start()
-        await _formed(*members)
+        record = await _formed(*members)
         (tmp_path / "b").mkdir()
         others = _cluster(tmp_path / "b", ("m1", "m2", "n3"))
         # The third name of the new list leads to a member of the old cluster.
@@ -586,9 +620,8 @@ def test_a_node_of_another_cluster_is_never_taken_in(tmp_path: Path) -> None:
             other.seeds = (*other.seeds[:2], members[2].seeds[2])
         await others[0].start()
         await others[1].start()
-        await until(lambda: any("belongs to cluster" in line for line in others[0].waiting), "told")
-        assert others[0].record is None
-        assert others[1].record is None
+        for other in others[:2]:
+            await until(lambda other=other: other.record == record, "it is a node of the old one")  # type: ignore[misc]
         await _stop(*members, *others)
 
     asyncio.run(scenario())

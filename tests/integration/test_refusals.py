@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import select
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +19,7 @@ from tests.integration.stores import (
     KIB,
     MIB,
     Reply,
+    blob_of,
     check_all,
     content,
     get,
@@ -138,3 +143,52 @@ def test_a_nearly_full_disk_refuses_writes_and_nothing_else(cluster: Cluster) ->
     for node in cluster.nodes:
         wait_in_sync(cluster, node)  # what had no room is made up for
     check_all(cluster, expected)
+
+
+def _newcomers(node: TestNode, count: int, stack: ExitStack) -> list[bytes]:
+    """Open ``count`` connections that stay; what each was told within a moment (b"": nothing, it was let in)."""
+    sockets = []
+    for _ in range(count):
+        connection = socket.create_connection(("127.0.0.1", node.s3_port), timeout=5.0)
+        stack.callback(connection.close)
+        sockets.append(connection)
+    told: list[bytes] = []
+    for connection in sockets:
+        ready, _, _ = select.select([connection], [], [], 0.0 if told else 1.0)
+        try:
+            told.append(connection.recv(4096) or b"closed" if ready else b"")
+        except ConnectionError:
+            told.append(b"closed")
+    return told
+
+
+def test_without_descriptors_newcomers_are_refused_and_the_node_goes_on(cluster: Cluster) -> None:
+    """Scenario 44: 503 for newcomers; links to nodes and requests under way go on; over by itself, no restart."""
+    node, other = cluster.nodes[0], cluster.nodes[1]
+    gateway = node.children()["gateway-0"]
+    before = resource.prlimit(gateway, resource.RLIMIT_NOFILE)
+    try:
+        resource.prlimit(gateway, resource.RLIMIT_NOFILE, (200, before[1]))
+        with ExitStack() as stack:
+            told = _newcomers(node, 200, stack)
+            assert told.count(b"") <= 100
+            refused = [text for text in told if text.startswith(b"HTTP/1.1 503 ")]
+            assert refused
+            assert all(b"<Code>SlowDown</Code>" in text for text in refused)
+            put_ok(other, "while-crowded", LARGE)
+            until(lambda: blob_of(node, "while-crowded"), "its catalog goes on", 10.0)
+        put_ok(node, "after-crowd", LARGE)
+
+        used = len(os.listdir(f"/proc/{gateway}/fd"))
+        resource.prlimit(gateway, resource.RLIMIT_NOFILE, (used + 2, before[1]))
+        with ExitStack() as stack:
+            _newcomers(node, 40, stack)  # accept itself fails
+            put_ok(other, "while-exhausted", LARGE)
+    finally:
+        resource.prlimit(gateway, resource.RLIMIT_NOFILE, before)
+    put_ok(node, "after-exhaustion", LARGE)
+    assert node.children()["gateway-0"] == gateway
+    for each in cluster.nodes:
+        wait_in_sync(cluster, each)
+    keys = ("while-crowded", "after-crowd", "while-exhausted", "after-exhaustion")
+    check_all(cluster, dict.fromkeys(keys, LARGE))

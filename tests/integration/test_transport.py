@@ -22,6 +22,7 @@ from tests.faults.simdisk import SimDisk
 from tests.integration.nodeports import (
     KEY,
     Node,
+    address_of,
     close_all,
     connected,
     listening_socket,
@@ -280,6 +281,52 @@ def test_a_wrong_address_is_noticed() -> None:
         await until(lambda: _refused(one, RefusalCode.OTHER_NAME), "noticed")
         assert not one.transport.connected()
         await close_all(one, three)
+
+    asyncio.run(scenario())
+
+
+def test_an_address_to_join_takes_whoever_answers(run: Run) -> None:
+    """Design 4: `--join HOST:PORT` knows no names; it is dialed whenever nobody is connected, and told when in vain."""
+
+    async def scenario() -> None:
+        one, four = make_node("n1"), make_node("n4")
+        nobody = listening_socket()
+        address = address_of(nobody)
+        nobody.close()
+        four.transport.set_joins([address])
+        await four.transport.start()
+        await until(lambda: bool(four.transport.status()[0].trouble), "said why")
+        assert [(link.name, link.address) for link in four.transport.status()] == [("", address)]
+        four.transport.set_joins([address, one.address])
+        await one.transport.start()
+        await until(lambda: four.transport.connected() == (one.id,), "connected")
+        assert four.transport.status() == ()
+        await one.transport.close()
+        again = make_node("n1", incarnation=2, listener=one.listener)
+        await again.transport.start()
+        await until(lambda: four.transport.connected() == (again.id,), "dialed again")
+        await close_all(four, again)
+
+    run(scenario())
+
+
+def test_a_node_that_belongs_to_nothing_is_no_end_of_joining() -> None:
+    """Of two addresses one leads to a node that is not formed: the other one is dialed until a cluster answers."""
+
+    async def scenario() -> None:
+        lost, four = make_node("n8", cluster_id=None), make_node("n4", cluster_id=None)
+        nobody = listening_socket()
+        address = address_of(nobody)
+        nobody.close()
+        await lost.transport.start()
+        four.transport.set_joins([lost.address, address])
+        await four.transport.start()
+        await until(lambda: len(four.transport.claims()) == 1, "the lost one answers")
+        one = make_node("n1", listener=listening_socket(int(address.rpartition(":")[2])))
+        await one.transport.start()
+        await until(lambda: len(four.transport.claims()) == 2, "and then the cluster")
+        assert len(lost.transport.claims()) == 1
+        await close_all(lost, four, one)
 
     asyncio.run(scenario())
 

@@ -81,6 +81,7 @@ class Host:
         self.crash_in: int | None = None  # disk changes and sends until the process dies
         self.power_fails_at_write = False  # between the next write and its sync
         self.life = 0
+        self.recovered: MemberList | None = None  # what `sos recover` wrote into the identity
         self._inbox: deque[Callable[[RaftNode], None]] = deque()
         self._tick_due = False
         self._fetching = False
@@ -128,6 +129,7 @@ class Host:
                 ids=self.ids,
                 settings=settings.raft,
                 installed_at=self.machine.installed_at,
+                recovered=self.recovered,
             )
         except Crash as crash:
             self._died(power=isinstance(crash, PowerCut))

@@ -131,17 +131,26 @@ class CatalogMachine:
         boundary = self._store.boundary()
         return None if boundary is None else decode_point(boundary)
 
-    def apply(self, entries: Sequence[LogEntry], /) -> Sequence[object]:
+    def apply(self, entries: Sequence[LogEntry], /, *, hold: bool = False) -> Sequence[object]:
         store = self._store
         assert store is not None
-        assert entries[0].index == self.index + 1, f"P22: {entries[0].index} after {self.index}"
-        with open(store._path() / DATA_FILE, "rb") as file:
-            self._metas = file.read(_META_BYTES)
-        results = store.apply(entries)
+        last = store._state.index if store._batch is None else store._batch.state.index
+        assert entries[0].index == last + 1, f"P22: {entries[0].index} after {last}"
+        results = store.apply(entries, hold=True)
+        assert store._batch is not None
         for entry in entries[:-1]:
             self._observe(entry, None)
-        self._observe(entries[-1], store._state.chain)
+        self._observe(entries[-1], store._batch.state.chain)
+        if not hold:
+            self.commit()
         return results
+
+    def commit(self) -> None:
+        store = self._store
+        assert store is not None
+        with open(store._path() / DATA_FILE, "rb") as file:
+            self._metas = file.read(_META_BYTES)
+        store.commit()
 
     def sync(self) -> None:
         assert self._store is not None

@@ -44,7 +44,8 @@ class Machine(Protocol):
         ...
 
     def applied(self) -> tuple[int, int]: ...
-    def apply(self, entries: Sequence[LogEntry], /) -> Sequence[object]: ...
+    def apply(self, entries: Sequence[LogEntry], /, *, hold: bool = False) -> Sequence[object]: ...
+    def commit(self) -> None: ...
     @property
     def index(self) -> int: ...
     @property
@@ -102,12 +103,14 @@ class MapMachine:
             index=1, term=0, digest=1, values={}, members=members, installed_at=None
         )
         self.synced = self.committed
+        self._held: State | None = None
         self._observe: Observe = lambda entry, digest: None
 
     def open(self, observe: Observe) -> None:
         self._observe = observe
 
     def died(self, *, power: bool) -> None:
+        self._held = None
         if power:
             self.committed = self.synced
 
@@ -144,8 +147,8 @@ class MapMachine:
     def durable_index(self) -> int:
         return self.synced.index
 
-    def apply(self, entries: Sequence[LogEntry], /) -> Sequence[object]:
-        state = self.committed
+    def apply(self, entries: Sequence[LogEntry], /, *, hold: bool = False) -> Sequence[object]:
+        state = self._held or self.committed
         index, digest, members = state.index, state.digest, state.members
         values = dict(state.values)
         results: list[object] = []
@@ -164,7 +167,7 @@ class MapMachine:
             else:
                 results.append(None)
             self._observe(entry, digest)
-        self.committed = replace(
+        self._held = replace(
             state,
             index=index,
             term=entries[-1].term,
@@ -172,7 +175,13 @@ class MapMachine:
             values=values,
             members=members,
         )
+        if not hold:
+            self.commit()
         return results
+
+    def commit(self) -> None:
+        if self._held is not None:
+            self.committed, self._held = self._held, None
 
     def sync(self) -> None:
         self.synced = self.committed
@@ -182,6 +191,7 @@ class MapMachine:
         return replace(self.committed, installed_at=point)
 
     def swap(self, copy: State) -> None:
+        self._held = None
         self.committed = self.synced = copy
 
     def written_at(self, key: int) -> int | None:

@@ -205,6 +205,8 @@ class Chaos:
 
     def _restart_later(self, host: Host) -> None:
         def restart() -> None:
+            if self.bed.hosts.get(host.name) is not host:
+                return  # its disk was lost meanwhile
             if not host.is_up:
                 host.start()
             elif self.is_on and (host.crash_in is not None or host.power_fails_at_write):

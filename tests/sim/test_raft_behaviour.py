@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,6 +149,28 @@ def test_barriers_end_too() -> None:
     bed.world.run_for(bed.settings.raft.barrier_s_max + 0.5)
 
     assert answers == [None] * 3
+
+
+def test_an_answer_does_not_wait_for_the_catalogs_commit_but_a_read_does() -> None:
+    """P8, P22: results are final once their entry is committed; what a read may see rises with the state machine."""
+    bed, leader, _ = _ready()
+    bed.world.run_for(0.2)
+    acked: list[ProposeOutcome] = []
+    bed.write(leader, then=acked.append)
+    assert bed.world.wait_for(lambda: bool(acked), 1.0, 1e-4)
+    outcome = acked[0]
+    assert isinstance(outcome, Applied)
+    assert _raft(leader).applied_index == leader.machine.index < outcome.index
+    index: list[int | None] = []
+    start = bed.world.now
+
+    bed.read(leader, then=index.append)
+    assert bed.world.wait_for(lambda: _raft(leader).applied_index >= outcome.index, 1.0, 1e-4)
+
+    assert bed.world.now - start < bed.settings.raft.apply_gather_s / 2
+    assert bed.world.wait_for(lambda: index == [outcome.index], 1.0, 1e-4)
+    assert leader.machine.index == outcome.index
+    bed.check()
 
 
 def test_a_follower_may_read_at_once() -> None:
@@ -419,7 +442,10 @@ def test_a_lost_journal_is_noticed() -> None:
         def applied(self) -> tuple[int, int]:
             return state.index, state.term
 
-        def apply(self, entries: object) -> list[object]:
+        def apply(self, entries: object, /, *, hold: bool = False) -> list[object]:
+            raise AssertionError
+
+        def commit(self) -> None:
             raise AssertionError
 
     with pytest.raises(LogDetached):
@@ -526,7 +552,10 @@ def test_a_lost_journal_is_no_cut_install() -> None:
         def applied(self) -> tuple[int, int]:
             return installed
 
-        def apply(self, entries: object) -> list[object]:
+        def apply(self, entries: object, /, *, hold: bool = False) -> list[object]:
+            raise AssertionError
+
+        def commit(self) -> None:
             raise AssertionError
 
     with pytest.raises(LogDetached):
@@ -598,3 +627,48 @@ def test_an_io_error_at_the_close_stops_with_its_code(monkeypatch: pytest.Monkey
         _raft(leader).close()
 
     assert stop.value.exit_code == EXIT_DISK
+
+
+def test_a_member_without_room_takes_no_entries_and_catches_up_when_it_has_some() -> None:
+    """Scenario 37: it hears its leader and votes, the others go on, and nothing ends it."""
+    bed, leader, others = _ready()
+    full = others[0]
+    raft = _raft(full)
+    raft._settings = replace(raft._settings, entry_room_bytes=100, vote_room_bytes=10)
+    raft.room_bytes = lambda: 50
+    before = raft._log.last_index
+
+    outcomes: list[ProposeOutcome] = []
+    for _ in range(50):
+        bed.write(leader, then=outcomes.append)
+        bed.world.run_for(0.1)
+    assert [type(outcome) for outcome in outcomes] == [Applied] * 50
+    assert raft._log.last_index == before
+    assert (raft.leader, bed.leader()) == (leader.name, leader), "no election for that"
+
+    raft.room_bytes = lambda: 200
+    bed.world.run_for(1.0)
+    assert raft.applied_index == _raft(leader).applied_index
+    bed.settle()
+
+
+def test_a_leader_without_room_refuses_and_can_hand_over() -> None:
+    """Scenario 38: what it refuses certainly has no effect; a chosen heir and nobody else takes over."""
+    bed, leader, others = _ready()
+    raft, heir = _raft(leader), others[1]
+    raft._settings = replace(raft._settings, entry_room_bytes=100, vote_room_bytes=10)
+    raft.room_bytes = lambda: 50
+
+    outcomes: list[ProposeOutcome] = []
+    bed.write(leader, then=outcomes.append)
+    bed.world.run_for(1.0)
+    assert outcomes == [Refused(reason=RefusedReason.QUEUE_FULL)]
+    assert raft.transfer_leadership(heir.name)
+    leader.run(RaftNode.tick)
+    assert bed.world.wait_for(lambda: bed.leader() is heir, 2.0)
+    assert not raft.transfer_leadership(heir.name), "it leads no more"
+
+    raft.room_bytes = lambda: 200
+    bed.world.run_for(1.0)
+    assert raft.applied_index == _raft(heir).applied_index
+    bed.settle()

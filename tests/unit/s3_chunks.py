@@ -7,13 +7,16 @@ import hmac
 from collections.abc import Sequence
 
 from sos.s3.chunked import AwsChunkedDecoder, ChunkSigning
+from sos.s3.sigv4 import SigningKey
 
 KEY = bytes(range(32))
 STAMP = "20261125T000000Z"
 SCOPE = "20261125/us-east-1/s3/aws4_request"
 SEED = "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9"
 TRAILER = "x-amz-checksum-crc32c"
-SIGNING = ChunkSigning(signing_key=KEY, timestamp=STAMP, scope=SCOPE, seed_signature=SEED)
+SIGNING = ChunkSigning(
+    signing_key=SigningKey(KEY), timestamp=STAMP, scope=SCOPE, seed_signature=SEED
+)
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 

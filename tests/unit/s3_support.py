@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,12 +18,14 @@ from sos.s3.operations import Operation
 from sos.s3.parsing import parse_operation
 from sos.s3.sigv4 import UNSIGNED, Payload
 from sos.s3.target import S3Settings, Target, parse_target
+from sos.s3.wire import parse_head as parse_wire_head
 
 ACCESS_KEY = "AKIDEXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 REGION = "us-east-1"
 SETTINGS = S3Settings()
 HOST = "127.0.0.1:9000"
+FRAMING = (b"content-length", b"transfer-encoding")
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
@@ -33,7 +35,24 @@ def make_head(
     """A head with a ``Host``."""
     pairs = [(b"host", HOST.encode())]
     pairs += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-    return parse_head(method, target, pairs)
+    return sent_head(method, target, pairs)
+
+
+def sent_head(
+    method: str, target: str | bytes, pairs: Sequence[tuple[bytes, bytes]]
+) -> RequestHead:
+    """The head of a request with exactly these headers, also of framing that HTTP would have refused before.
+
+    Raises: WireError, S3Error.
+    """
+    if isinstance(target, str):
+        target = target.encode()
+    version = b"HTTP/1.1" if any(name.lower() == b"host" for name, _ in pairs) else b"HTTP/1.0"
+    lines = [b"%s %s %s" % (method.encode(), target, version)]
+    lines += [b"%s: %s" % pair for pair in pairs if pair[0].lower() not in FRAMING]
+    head = parse_head(parse_wire_head(b"\r\n".join(lines)))
+    framing = {n.lower().decode(): v.decode() for n, v in pairs if n.lower() in FRAMING}
+    return head._replace(headers=head.headers | framing)
 
 
 def find_target(
@@ -108,4 +127,4 @@ def head_of(request: AWSRequest) -> RequestHead:
     for name, value in request.headers.items():
         raw = value if isinstance(value, bytes) else value.encode()
         pairs.append((name.lower().encode(), raw))
-    return parse_head(request.method, target, pairs)
+    return sent_head(request.method, target, pairs)

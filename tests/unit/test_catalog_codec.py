@@ -13,6 +13,7 @@ from sos.catalog.codec import (
     decode_command,
     decode_entry,
     decode_formation,
+    decode_member_list,
     decode_members,
     decode_result,
     encode_command,
@@ -58,6 +59,9 @@ def test_entry_members_and_formation_bytes_are_pinned() -> None:
     assert decode_entry(bytes.fromhex(golden["entry"])) == [OPERATION]
     assert encode_members(members).hex() == golden["members"]
     assert decode_members(bytes.fromhex(golden["members"])) == members
+    epoch = 1 << 32 | 7
+    assert encode_members(members, epoch=epoch).hex() == golden["members_epoch"]
+    assert decode_member_list(bytes.fromhex(golden["members_epoch"])) == (epoch, members)
     assert encode_formation(formation()).hex() == golden["formation"]
     assert decode_formation(bytes.fromhex(golden["formation"])) == formation()
 

@@ -19,8 +19,8 @@ from sos.catalog.model import (
     MemberCopies,
 )
 from sos.catalog.store import CatalogStore
-from sos.errors import Corruption
-from sos.packing import pack
+from sos.errors import Corruption, MadeByNewer
+from sos.packing import PackingError, pack, unpack_each
 from tests.unit.catalog_samples import (
     COMMANDS,
     NODES,
@@ -162,14 +162,74 @@ def test_every_bit_of_a_row_is_checked(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\xc1", pack(5), pack([32, 2, "bucket", 1, 2, 3, 4]), pack([32, 1, "bucket"])]
+    "body", [b"", b"\xc1", pack(5), pack([32, 0, "bucket", 1, 2, 3, 4]), pack([32, 1, "bucket"])]
 )
 def test_a_row_of_another_version_is_refused(body: bytes) -> None:
-    """A valid checksum over something else comes from a newer version or a bug: never guessed at."""
+    """A valid checksum over something else comes from a bug: never guessed at."""
     row_key = keys.bucket_key("bucket")
 
     with pytest.raises(Corruption):
         records.decode_bucket(row_key, records.seal(row_key, body))
+
+
+def test_a_row_of_a_newer_release_is_no_damage() -> None:
+    """Issue 5, 7: whoever goes back to an older release too late is told so; nothing is quarantined for it."""
+    row_key, deep_key = keys.bucket_key("bucket"), keys.object_key(4 << 16, b"key")
+
+    with pytest.raises(MadeByNewer, match=r"version 2.*use that version"):
+        records.decode_bucket(
+            row_key, records.seal(row_key, pack([32, 2, "bucket", 1, 2, 3, 4, 5]))
+        )
+    body = records.seal(deep_key, pack((33, 2, *range(10))))
+    with pytest.raises(MadeByNewer, match=r"version 2.*use that version"):
+        records.decode_listed([(b"key", deep_key, body)])
+
+
+def test_a_page_checks_every_bit_of_its_rows() -> None:
+    """P7: a listing never shows what rotted, wherever in the page it stands; the message names the row."""
+    rows = []
+    for key in (b"a", b"b", b"c"):
+        row_key = keys.object_key(4 << 16, key)
+        rows.append((key, row_key, records.seal(row_key, records.encode_object(object_record()))))
+    assert [entry.key for entry in records.decode_listed(rows)] == ["a", "b", "c"]
+
+    key, row_key, value = rows[1]
+    broken = [value[:cut] for cut in range(len(value))]
+    for bit in range(8 * len(value)):
+        flipped = bytearray(value)
+        flipped[bit // 8] ^= 1 << bit % 8
+        broken.append(bytes(flipped))
+    broken.append(rows[2][2])
+    for bad in broken:
+        with pytest.raises(Corruption, match=row_key[keys.PREFIX_BYTES :].hex()):
+            records.decode_listed([rows[0], (key, row_key, bad), rows[2]])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(pack((33, 0, *range(10))), pack((33, 1, *range(9))), pack((33, 1, *range(11)))),
+        *(pack((32, 1, *range(10))), pack(33), pack({}), b"", b"\xc1"),
+        records.encode_object(object_record()) * 2,
+    ],
+)
+def test_a_page_refuses_rows_of_another_version(body: bytes) -> None:
+    """A checksum that holds is not enough: only the layout that this version writes is read."""
+    row_key = keys.object_key(4 << 16, b"key")
+
+    with pytest.raises(Corruption, match="catalog table objects"):
+        records.decode_listed([(b"key", row_key, records.seal(row_key, body))])
+
+
+def test_values_unpacked_in_one_pass_are_each_complete() -> None:
+    """What does not end where its bytes end is refused, first, last or alone; none at all is no error."""
+    assert unpack_each([]) == []
+    assert unpack_each([pack(1), pack(["a", b"b"])]) == [1, ["a", b"b"]]
+    whole = pack(["a", "b"])
+    for bad in (b"", whole[:-1], whole + b"\x01", b"\xc1", b"\xd4\x01\x00"):
+        for values in ([bad], [bad, whole], [whole, bad]):
+            with pytest.raises(PackingError):
+                unpack_each(values)
 
 
 def test_the_dump_shows_every_row_and_no_secret(tmp_path: Path) -> None:

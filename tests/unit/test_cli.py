@@ -50,18 +50,52 @@ def _assert_one_line(done: subprocess.CompletedProcess[str], *expected: str) -> 
         assert text in lines[0]
 
 
+# Ctrl-C at the moment when the real module of a name is about to be imported.
+_INTERRUPTED_IMPORT = """
+import signal, sys
+wanted, sys.argv[1:] = sys.argv[1], ["--version"]
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from sos.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["sos.cli.commands", "click", "sos.config"])
+def test_ctrl_c_while_modules_load_is_no_traceback(module: str) -> None:
+    """Issue 4: a person who stops a command at once sees nothing of its inside; exit code 130 as later on."""
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_IMPORT, module],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["serve", "--bogus"], "No such option"),
         (["serve", "--data"], "requires an argument"),
         (["nonsense"], "No such command"),
-        (["member", "add", "n4=127.0.0.1:1"], "comes with the next release"),
-        (["scrub", "--now"], "comes with the next release"),
-        (["verify", "/tmp"], "comes with the next release"),
-        (["rejoin", "/tmp", "--moved"], "comes with the next release"),
-        (["recover", "/tmp", "--only", "n1"], "comes with the next release"),
-        (["serve", "--data", "x", "--name", "n4", "--join", "a:1"], "comes with the next release"),
+        (["member", "add", "n4=127.0.0.1:1"], "root secret key is needed"),
+        (["member", "add", "n4"], "is not NAME=HOST:PORT"),
+        (["member", "move", "n4"], "Missing argument 'HOST:PORT'"),
+        (["member", "list", "--admin", "127.0.0.1:1"], "no answer from the admin listener"),
+        (["scrub", "--admin", "127.0.0.1:1"], "no answer from the admin listener"),
+        (["scrub", "--now", "--data", "/nonexistent"], "cannot be read"),
+        (["verify", "/nonexistent"], "no such directory"),
+        (["verify", "/usr"], "no data directory of a node"),
+        (["rejoin", "/nonexistent", "--yes"], "cannot be used"),
+        (["recover", "/nonexistent", "--only", "n1"], "cannot be used"),
+        (["recover", "/nonexistent"], "Missing option '--only'"),
+        (["serve", "--data", "x", "--name", "n4", "--join", "a"], "expected HOST:PORT"),
         (["status", "--admin", "127.0.0.1:1"], "no answer from the admin listener"),
         (["status", "--admin", "nonsense"], "expected HOST:PORT"),
         (["key", "list", "--data", "/nonexistent"], "cannot be read"),
@@ -162,20 +196,15 @@ def test_a_command_without_its_subcommand_shows_its_help(arguments: list[str]) -
     assert len(done.stderr.splitlines()) > 5
 
 
-@pytest.mark.parametrize("name", ["member", "scrub", "verify", "rejoin", "recover"])
-def test_a_command_of_the_next_release_has_help(name: str) -> None:
-    """Design 4: what comes later says so, also when asked for help."""
-    done = _sos([name, "--help"])
-    assert done.returncode == 0
-    assert "comes with the next release" in done.stdout
-
-
-def test_rejoin_says_what_to_do_until_it_comes() -> None:
-    """A message that names a command of the next release says what helps today."""
-    _assert_one_line(_sos(["rejoin", "/tmp"]), "keep its directory aside", "no node to spare")
+def test_what_is_damaged_or_stayed_behind_says_what_helps(tmp_path: Path) -> None:
+    """Issue 5: each message names the command or the start that heals; nothing is done to what is no directory of a node."""
+    _assert_one_line(_sos(["rejoin", str(tmp_path), "--yes"]), "no data directory of a node")
+    _assert_one_line(_sos(["recover", str(tmp_path), "--only", "n1"]), "belongs to no cluster")
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
     assert LOST_DIRECTORY_ADVICE in REJOIN_ADVICE
-    for refusal in (damaged("/data/journal", "why"), Refusal(code=RefusalCode.OLD_BOOT).text):
-        assert REJOIN_ADVICE in str(refusal)
+    assert REJOIN_ADVICE in str(damaged("/data/journal", "why"))
+    for code in (RefusalCode.NEW_EPOCH, RefusalCode.OLD_EPOCH):
+        assert "sos rejoin" in Refusal(code=code).text
 
 
 def test_status_of_an_unformed_node_says_once_that_it_waits(

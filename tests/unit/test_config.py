@@ -72,6 +72,18 @@ def test_a_node_without_seeds_is_a_cluster_of_one() -> None:
     assert config.node.listen == config.node.address == config.node.seeds[0].address
 
 
+def test_a_node_that_joins_has_no_seeds() -> None:
+    """Design 4: --join names addresses of a cluster; what the others dial is the own --listen."""
+    config = _load({"SOS_CLUSTER_KEY": KEY}, join="h1:7000,h2:7000", listen="h4:7000")
+
+    assert config.node.seeds == ()
+    assert [str(address) for address in config.node.join] == ["h1:7000", "h2:7000"]
+    assert str(config.node.address) == "h4:7000"
+    assert config.membership.admit == "auto"
+    assert from_plain(json.loads(json.dumps(to_plain(config)))) == config
+    assert 'join = "h1:7000,h2:7000"' in describe(config)
+
+
 def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     """House style 9: all errors together, each with its source; unknown keys are errors."""
     file = tmp_path / "sos.toml"
@@ -107,9 +119,24 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         ({"s3-domain": "a b"}, "expected a host name"),
         ({"seeds": "n1=a"}, "expected HOST:PORT"),
         ({"seeds": SEEDS}, "cluster key is missing"),
+        ({"join": "a:1", "listen": "b:1"}, "cluster key is missing"),
+        ({"join": "a:1"}, "--join needs --listen"),
+        ({"join": "a:1", "listen": "0.0.0.0:1"}, "give the host that they reach"),
+        ({"join": "a:1", "listen": "a:1"}, "this node's own --listen"),
+        ({"join": "a:1,b", "listen": "c:1"}, "'b': expected HOST:PORT"),
+        ({"join": "a:1", "listen": "c:40000"}, "node ports lie outside 32768-60999"),
+        ({"membership-admit": "ask"}, "expected auto or manual"),
         ({"s3": "127.0.0.1"}, "expected HOST:PORT"),
         ({"s3": "127.0.0.1:70000"}, "port from 1 to 65535"),
         ({"s3": "127.0.0.1:9400"}, "are both 127.0.0.1:9400"),
+        (
+            {"seeds": "n1=127.0.0.1:9300,n2=127.0.0.1:9301,n3=127.0.0.1:9310"},
+            "--blob-listen 127.0.0.1:9301 is the node address of n2",
+        ),
+        (
+            {"seeds": "n1=h:9300,n2=h:9310,n3=i:9310", "blob_listen": "0.0.0.0:9310"},
+            "--blob-listen 0.0.0.0:9310 is the node address of n2",
+        ),
         ({"s3": "::1:9000"}, "stands in brackets"),
         ({"s3_tls_cert": "/etc/hostname"}, "give both or none"),
         ({"cluster_key_file": "/nonexistent/key"}, "cannot be read"),

@@ -15,7 +15,15 @@ from sos.packing import pack
 from sos.raft import formation_rules as rules
 from sos.raft.formation_messages import FormedNotice, Prepare, Report, decode, encode
 from sos.raft.formation_rules import Phase, Promise, Stand
-from sos.raft.founding import Founder, agrees, check_seeds, make_record, member_nodes, objection
+from sos.raft.founding import (
+    Founder,
+    agrees,
+    check_seeds,
+    make_record,
+    member_nodes,
+    misfit,
+    objection,
+)
 from sos.raft.messages import MessageRefused
 
 NAMES = ("n1", "n2", "n3")
@@ -71,7 +79,7 @@ MESSAGES = [
     _report(_prepared("n2"), root_keys=b"r" * 32),
     _report(_formed("n3")),
     Prepare(round_number=7, record=b"record"),
-    FormedNotice(record=b"record"),
+    FormedNotice(record=b"record", epoch=3),
 ]
 
 
@@ -189,7 +197,7 @@ def test_given_keys_are_used_and_others_not_agreed_to() -> None:
         (None, "10.0.0.2:9300: not reachable"),
         (_report(_empty("n2"), seeds=("n2=10.0.0.2:9300",)), "another seed list"),
         (_report(_empty("n2"), root_keys=b"r" * 32), "root keys"),
-        (_report(_formed("n2")), "wiped or is new"),
+        (_report(_formed("n2")), "to join it"),
         (_report(_empty("n2")), None),
         (_report(_prepared("n2")), None),
     ],
@@ -215,3 +223,47 @@ def test_a_wrong_seed_list_is_refused(seeds: tuple[Seed, ...]) -> None:
     """Issue, bad input: one line that says what is wrong."""
     with pytest.raises(StartRefused):
         check_seeds(replace(FOUNDER, seeds=seeds))
+
+
+OTHER = Promise(round_number=0, cluster_id=b"d" * 16, nodes=tuple(_node(n, 9) for n in NAMES))
+
+
+@pytest.mark.parametrize(
+    ("own", "formed", "seen", "expected"),
+    [
+        (_empty("n3", 1), PROMISE, {}, True),
+        (_empty("n9"), PROMISE, {}, True),
+        (_formed("n3"), OTHER, {}, False),
+        (_prepared("n3"), PROMISE, {}, False),
+        (_prepared("n3"), OTHER, {}, False),
+        (_prepared("n3"), OTHER, {"n1": _formed("n1", OTHER)}, False),
+        (
+            _prepared("n3"),
+            OTHER,
+            {"n1": Stand(node=_node("n1", 9), phase=Phase.FORMED, promise=OTHER)},
+            True,
+        ),
+        (_prepared("n3"), OTHER, {"n1": _empty("n1", 9), "n2": _formed("n2")}, False),
+    ],
+    ids=[
+        *("wiped", "new", "formed", "named", "nobody gone", "alive", "dead round", "formed by it"),
+    ],
+)
+def test_who_joins_a_formed_cluster(
+    own: Stand, formed: Promise, seen: dict[str, Stand], expected: bool
+) -> None:
+    """P10, P16: an empty node joins; a prepared one only when its promise can bind nobody any more."""
+    assert rules.may_join(own, formed, seen) is expected
+
+
+def test_what_does_not_fit_the_cluster_is_refused() -> None:
+    """Design 4: root keys or a region that differ from the cluster's are a start error that says what to do."""
+    reports = {name: _report(_empty(name)) for name in NAMES}
+    record = make_record(FOUNDER, reports, ids=ManualIds(), created_ms=1)
+    assert misfit(FOUNDER, record) is None
+    keys = replace(FOUNDER, root_access_key="OTHER", root_secret_key="secret-of-somebody")
+    region = replace(FOUNDER, region="eu-west-1")
+    for founder, word in ((keys, "SOS_ROOT_ACCESS_KEY"), (region, "--region us-east-1")):
+        trouble = misfit(founder, record)
+        assert trouble is not None
+        assert word in trouble

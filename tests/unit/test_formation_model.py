@@ -89,13 +89,15 @@ def _steps(world: World) -> Iterator[tuple[str, World]]:
             yield from _steps_of(world, index, own, seen)
         for at in range(len(NAMES)):
             for other in _heard(world, index, at) if at != index else ():
-                # A formed node tells the list by which it formed to the peers that it names.
+                # A formed node tells the list by which it formed to whoever is not formed.
                 promise = other.promise
                 if other.phase is not Phase.FORMED or promise is None:
                     continue
+                formed = Stand(node=own.node, phase=Phase.FORMED, promise=promise)
                 if rules.may_adopt(own, promise):
-                    formed = Stand(node=own.node, phase=Phase.FORMED, promise=promise)
                     yield f"{own.node} adopts", _become(world, index, formed)
+                elif any(rules.may_join(own, promise, seen) for seen in _views(world, index)):
+                    yield f"{own.node} joins", _become(world, index, formed)
     yield from _commits(world)
 
 

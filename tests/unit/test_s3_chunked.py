@@ -6,7 +6,7 @@ import pytest
 
 from sos.s3.chunked import CHUNK_BYTES_MIN, SIZE_LINE_BYTES_MAX, AwsChunkedDecoder, ChunkSigning
 from sos.s3.errors import S3Error
-from sos.s3.sigv4 import Payload, PayloadMode, Verified, parse_payload
+from sos.s3.sigv4 import Payload, PayloadMode, SigningKey, Verified, parse_payload
 from tests.unit.s3_chunks import KEY, SCOPE, SEED, STAMP, TRAILER, decode, encode
 from tests.unit.s3_support import refusal
 
@@ -37,7 +37,7 @@ def test_example_of_the_aws_page() -> None:
     for step in (b"20130524", b"us-east-1", b"s3", b"aws4_request"):
         key = hmac.digest(key, step, "sha256")
     signing = ChunkSigning(
-        signing_key=key,
+        signing_key=SigningKey(key),
         timestamp="20130524T000000Z",
         scope="20130524/us-east-1/s3/aws4_request",
         seed_signature="4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
@@ -74,7 +74,7 @@ def test_the_chain_continues_from_the_request() -> None:
             seed_signature=SEED,
             timestamp=STAMP,
             scope=SCOPE,
-            signing_key=KEY,
+            signing_key=SigningKey(KEY),
         )
 
     for mode in PayloadMode:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from sos.catalog.model import Rejection
-from sos.errors import NoMajority, QueueFull, StorageFull, Unavailable
+from sos.errors import NoMajority, NotYet, QueueFull, StorageFull, Unavailable
 from sos.s3 import errors
-from sos.s3.errors import NoSuchKey, S3Error, Subject, s3_error_for, unavailable_error
+from sos.s3.errors import NoSuchKey, S3Error
+from sos.s3.refusals import Subject, s3_error_for, unavailable_error
 
 STATUS: dict[str, int] = {  # section 9, and the codes of 1.4
     "AccessDenied": 403,
@@ -108,6 +109,13 @@ def test_503_tells_the_truth(error: Unavailable, told: str) -> None:
     assert (answer.code, answer.status) == ("SlowDown", 503)
     assert told in answer.message
     assert "n2" not in answer.message
+
+
+def test_what_the_oldest_member_does_not_know_is_not_implemented() -> None:
+    """Issue 5, 7: during an upgrade a new operation is refused for certain, and says what it waits for."""
+    answer = unavailable_error(NotYet("this needs every node at version 9"))
+    assert (answer.code, answer.status) == ("NotImplemented", 501)
+    assert "every node at version 9" in answer.message
 
 
 REJECTED: dict[Rejection, str] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -247,3 +247,5 @@ def test_addresses_follow_the_list_and_its_overrides() -> None:
     assert before == ["n1:2", "proxy:9"]
     assert after == [SELF, GONE]
     assert members.of(frozenset({OTHER})) == ()
+    link.state = NodeState(members=(member(SELF), replace(member(GONE), is_voter=False)))
+    assert [address.node for address in members.staying()] == [SELF]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sos.blob.bundle import BundleReader, WantedBlob
 from sos.blob.fetch import BlobReader
 from sos.blob.files import BlobFiles
 from sos.blob.handshake import PeerAddress
@@ -26,6 +27,7 @@ from sos.service import resync as module
 from sos.service.access import CatalogAccess
 from sos.service.members import MemberAddresses
 from sos.service.resync import Pace, Puller, Resync
+from sos.telemetry import Metrics
 
 N1, N2 = NodeId("n1@0000000000000001"), NodeId("n2@0000000000000002")
 SIZE = 20_000
@@ -100,6 +102,26 @@ class FakeCatalog:
 
 
 @dataclass
+class FakeBundles:
+    """What holders give together: nothing, as older ones do, unless a test says so."""
+
+    disk: FakeDisk
+    gives: frozenset[BlobId] = frozenset()
+    asked: list[list[BlobId]] = field(default_factory=list)
+
+    def source(self, _: BlobId, holders: Sequence[PeerAddress]) -> PeerAddress | None:
+        return next((holder for holder in holders if holder.node != N2), None)
+
+    async def pull(self, source: PeerAddress, wanted: Sequence[WantedBlob]) -> frozenset[BlobId]:
+        assert source.node == N1
+        self.asked.append([one.blob_id for one in wanted])
+        copied = [b for b in self.asked[-1] if b in self.gives and b not in self.disk.here]
+        self.disk.pulled += copied
+        self.disk.here.update(copied)
+        return frozenset(copied)
+
+
+@dataclass
 class FakeDisk:
     """The member's files and its reader of other holders."""
 
@@ -110,9 +132,12 @@ class FakeDisk:
     at_once_max: int = 0
     on_pull: Callable[[BlobId], None] = lambda _: None
 
-    async def pull(self, *, blob_id: BlobId, **_: object) -> None:
+    def __post_init__(self) -> None:
+        self.bundles = FakeBundles(self)
+
+    async def pull(self, *, blob_id: BlobId, **_: object) -> bool:
         if blob_id in self.here:
-            return
+            return False
         self.at_once += 1
         self.at_once_max = max(self.at_once, self.at_once_max)
         await asyncio.sleep(0)
@@ -122,6 +147,7 @@ class FakeDisk:
             raise self.errors[blob_id]
         self.pulled.append(blob_id)
         self.here.add(blob_id)
+        return True
 
     async def inventory(self, after: BlobId | None, limit: int) -> list[BlobId]:
         return [name for name in sorted(self.here) if after is None or name > after][:limit]
@@ -179,8 +205,10 @@ class Bed:
             members=members,
             files=cast(BlobFiles, self.disk),
             reader=cast(BlobReader, self.disk),
+            bundles=cast(BundleReader, self.disk.bundles),
             link=self.catalog,
             clock=SystemClock(),
+            metrics=Metrics(),
         )
         self.peers = Peers(self.disk, self.puller)
         self.progress: list[dict[str, Any]] = []

@@ -20,6 +20,7 @@ from sos.catalog.model import (
     ObjectRecord,
     Result,
 )
+from sos.values import value
 
 
 class CatalogView(Protocol):
@@ -51,7 +52,7 @@ class CatalogView(Protocol):
 
 
 # --- writes ---------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
+@value(kw_only=False)
 class PutBucket:
     record: BucketRecord
 
@@ -61,7 +62,7 @@ class RemoveBucket:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(kw_only=False)
 class PutObjectRow:
     bucket_id: int
     key: str
@@ -75,7 +76,7 @@ class RemoveObjectRow:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(kw_only=False)
 class AddInline:
     """A new body with one reference."""
 
@@ -165,7 +166,7 @@ Write = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value(kw_only=False)
 class Decision:
     """The result of a command and what it writes, in this order. A refusal writes nothing."""
 

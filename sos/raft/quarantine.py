@@ -1,0 +1,173 @@
+"""What a node puts aside when it comes back as a wiped member, and the note that makes it do so.
+
+    DIR/damaged                              left before the process ends: the next start takes it as damage
+    DIR/quarantine/<time>-<incarnation>/     the parts that the old incarnation left, and in ``why`` what was found
+
+Nothing in quarantine is ever read again by a node; the newest two are kept for a person to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from sos.disk import Disk, FileIdentity
+from sos.errors import DAMAGE_NOTE_NAME
+from sos.levels import check_version
+
+QUARANTINE_NAME: Final = "quarantine"
+WHY_NAME: Final = "why"
+KEPT: Final = 2
+_TEMPORARY_SUFFIX: Final = ".tmp"
+_VERSION: Final = 1
+_MOMENT: Final = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Damage of ``incarnation``; a note about another one was acted upon before."""
+
+    incarnation: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutAside:
+    """One directory in quarantine."""
+
+    path: str
+    why: str
+
+
+# --- the note -------------------------------------------------------------------------------------
+def leave_note(disk: Disk, path: str, note: Note) -> None:
+    """Durable when it returns. Raises: OSError, FatalStop."""
+    document = {"version": _VERSION, "incarnation": note.incarnation, "why": note.why}
+    body = json.dumps(document, separators=(",", ":"), sort_keys=True).encode() + b"\n"
+    write_file(disk, path, DAMAGE_NOTE_NAME, body + f"{zlib.crc32(body):08x}\n".encode())
+
+
+def read_note(disk: Disk, path: str) -> Note | None:
+    """The note, None if there is none or it fails its checks. Raises: OSError, MadeByNewer."""
+    data = read_file(disk, os.path.join(path, DAMAGE_NOTE_NAME))
+    if data is None:
+        return None
+    body, newline, check = data.partition(b"\n")
+    body += newline
+    if check != f"{zlib.crc32(body):08x}\n".encode():
+        return None
+    document = json.loads(body)
+    check_version(f"{path}/{DAMAGE_NOTE_NAME}", document["version"], _VERSION)
+    return Note(incarnation=str(document["incarnation"]), why=str(document["why"]))
+
+
+def remove_note(disk: Disk, path: str) -> None:
+    """Raises: OSError, FatalStop."""
+    if disk.exists(os.path.join(path, DAMAGE_NOTE_NAME)):
+        disk.unlink(os.path.join(path, DAMAGE_NOTE_NAME))
+        disk.fsync_directory(path)
+
+
+# --- quarantine -----------------------------------------------------------------------------------
+def put_aside(disk: Disk, path: str, *, name: str, part: str, why: str) -> None:
+    """Move ``path/part`` into the quarantine ``name``, if it is not there yet. Raises: OSError, FatalStop."""
+    quarantine = os.path.join(path, QUARANTINE_NAME)
+    directory = os.path.join(quarantine, name)
+    for parent, child in ((path, quarantine), (quarantine, directory)):
+        if not disk.exists(child):
+            disk.mkdir(child)
+        disk.fsync_directory(parent)
+    if not disk.exists(os.path.join(directory, WHY_NAME)):
+        write_file(disk, directory, WHY_NAME, f"{why}\n".encode())
+    target = os.path.join(directory, part)
+    if disk.exists(target):
+        return  # a renewal that was cut short: what stands in its place is the new one, not ready yet
+    disk.rename(os.path.join(path, part), target)
+    disk.fsync_directory(directory)
+    disk.fsync_directory(path)
+
+
+def list_aside(disk: Disk, path: str) -> tuple[PutAside, ...]:
+    """What lies in quarantine, oldest first. Raises: OSError."""
+    quarantine = os.path.join(path, QUARANTINE_NAME)
+    if not disk.exists(quarantine):
+        return ()
+    found = []
+    for name in disk.listing(quarantine):
+        directory = os.path.join(quarantine, name)
+        why = read_file(disk, os.path.join(directory, WHY_NAME)) or b""
+        found.append(PutAside(path=directory, why=why.decode(errors="replace").strip()))
+    return tuple(found)
+
+
+def quarantine_name(wall_ms: int, incarnation: str) -> str:
+    """The name of what ``incarnation`` ("": nobody can tell) leaves at this moment."""
+    moment = datetime.fromtimestamp(wall_ms / 1000, UTC).strftime(_MOMENT)
+    return f"{moment}-{incarnation or 'unknown'}"
+
+
+def made_ms(aside: PutAside) -> int | None:
+    """When it was put aside, by its name; None if a person renamed it."""
+    moment = os.path.basename(aside.path).partition("-")[0]
+    try:
+        made = datetime.strptime(moment, _MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return int(made.timestamp() * 1000)
+
+
+def drop_oldest(disk: Disk, path: str, *, but: str) -> None:
+    """Keep ``but`` and the newest other one: names begin with the time, and clocks jump. Raises: OSError."""
+    others = [one for one in list_aside(disk, path) if os.path.basename(one.path) != but]
+    for aside in others[: -(KEPT - 1)]:
+        remove_content(disk, aside.path)
+        disk.rmdir(aside.path)
+
+
+# --- files ----------------------------------------------------------------------------------------
+def write_file(
+    disk: Disk, directory: str, name: str, data: bytes | Callable[[FileIdentity], bytes]
+) -> None:
+    """Replace a file in one step; durable when it returns. ``data`` may depend on which file it becomes.
+
+    Raises: OSError, FatalStop.
+    """
+    path = os.path.join(directory, name)
+    temporary = path + _TEMPORARY_SUFFIX
+    if disk.exists(temporary):
+        disk.unlink(temporary)
+    file = disk.create(temporary)
+    try:
+        file.pwrite(data if isinstance(data, bytes) else data(file.identity()), 0)
+        file.fsync()
+    finally:
+        file.close()
+    disk.rename(temporary, path)
+    disk.fsync_directory(directory)
+
+
+def read_file(disk: Disk, path: str) -> bytes | None:
+    """The whole file, None if there is none. Raises: OSError."""
+    if not disk.exists(path):
+        return None
+    file = disk.open(path)
+    try:
+        return file.pread(file.size(), 0)
+    finally:
+        file.close()
+
+
+def remove_content(disk: Disk, path: str) -> None:
+    """Empty a directory. Raises: OSError."""
+    for name in disk.listing(path):
+        child = os.path.join(path, name)
+        if disk.is_directory(child):
+            remove_content(disk, child)
+            disk.rmdir(child)
+        else:
+            disk.unlink(child)
