@@ -202,7 +202,7 @@ def main() -> int:
     run_inside("dev")
     _bring_strace()
     chosen = [part for part in PARTS if not arguments.parts or part.name in arguments.parts]
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # both end the commands first
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the commands first
     start = time.monotonic()
     try:
         results = run(chosen)

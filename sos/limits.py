@@ -54,13 +54,12 @@ PEER_BODY_IDLE_S_MAX: Final = (
 )
 
 # --- resync and upkeep --------------------------------------------------------------------------
-RESYNC_BYTES_S_MAX: Final = (
-    400 * MIB
-)  # per returning member; the foreground keeps the rest of the disk
+# Per returning member: at 390 MiB/s the p99 of 4 KiB requests beside it rose fivefold on two cores.
+RESYNC_BYTES_S_MAX: Final = 150 * MIB
 RESYNC_PARALLEL: Final = 16  # small blobs under way to one member at a time: they wait for syncs
 RESYNC_BUNDLE_BLOBS: Final = 32  # ... and those that come together from one holder, each of at most
 RESYNC_BUNDLE_BLOB_BYTES: Final = 128 * KIB
-RESYNC_PARALLEL_BUNDLES: Final = 8  # half of them come while the others are synced
+RESYNC_PARALLEL_BUNDLES: Final = 4  # half of them come while the others are synced
 RESYNC_PARALLEL_LARGE: Final = 4  # and blobs larger than a block: each holds a few MiB
 RESYNC_BATCH_BLOBS: Final = (
     1024  # blobs asked for in one message: a kill repeats at most the unreported ones

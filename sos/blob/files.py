@@ -35,7 +35,7 @@ from sos.limits import BLOB_RESERVE_BYTES
 __all__ = ["BlobFile", "BlobFiles", "BlobSink", "StoredBlob", "prepare_directories"]
 
 THREADS: Final = 8  # waits for the disk, not for a core: a few more than cores keep it busy
-BULK_THREADS: Final = 4  # a sync of one carries the files of the others: more gain little
+BULK_THREADS: Final = 2  # one sync carries the files of others; more cost clients their p99
 QUARANTINED_MAX: Final = 16  # bad copies kept for a person to look at
 _ID_BYTES: Final = 16
 

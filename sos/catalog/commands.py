@@ -263,16 +263,19 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
 
 # The release's level that brought each (tag, version): a new one gets the next level (``sos.levels``).
 COMMAND_LEVELS: Final[dict[tuple[int, int], int]] = dict.fromkeys(_COMMANDS, FIRST)
-_KNOWN_STARTS: Final = frozenset(bytes(start) for start in COMMAND_LEVELS)
+_LEVEL_OF_START: Final = {bytes(start): level for start, level in COMMAND_LEVELS.items()}
 
 
 def command_level(data: bytes) -> int:
     """Which level a node needs to apply ``data``; the first for bytes that are no command of any release.
 
-    Every proposal and every applied command passes here: what the first release knew is told by three bytes.
+    Every proposal and every applied command passes here: three bytes tell it of what this release knows.
     """
-    if data[1:3] in _KNOWN_STARTS and data[0] & 0xF0 == 0x90:  # a short msgpack array
-        return COMMAND_LEVELS[data[1], data[2]]
+    level = _LEVEL_OF_START.get(data[1:3])
+    if (
+        level is not None and data[0] & 0xF0 == 0x90
+    ):  # an array of at most 15 fields, as msgpack has it
+        return level
     try:
         fields = unpack(data)
     except PackingError:

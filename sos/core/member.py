@@ -5,44 +5,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sos import __version__, levels
 from sos.catalog.codec import decode_formation
-from sos.catalog.model import BlobId, Command, FormationRecord, NodeId, RaiseSweepFloor, Result
+from sos.catalog.model import BlobId, Command, FormationRecord, NodeId, Result
 from sos.catalog.store import CatalogStore
 from sos.clock import Clock, IdSource
 from sos.config import Config
-from sos.core import messages, table
+from sos.core import table
 from sos.core.barriers import Barriers
-from sos.core.catchup import CatchUp, MemberView
+from sos.core.catchup import CatchUp
 from sos.core.change_requests import ChangeRequests
 from sos.core.changes import Changes
 from sos.core.contacts import Contacts
 from sos.core.disk_watch import DiskWatch
 from sos.core.driver import MemberDriver
-from sos.core.floor import FloorSamples
-from sos.core.gossip import REPORT_S, Peers, check_digests
-from sos.core.handover import DiskReport, HandOver, Successor
+from sos.core.gossip import REPORT_S, Peers
 from sos.core.holders import HolderReports
+from sos.core.inbox import Inbox
 from sos.core.jobs import Jobs
 from sos.core.log_holds import LogHolds
 from sos.core.members import blob_quorum, member_states, to_raft_list
-from sos.core.messages import AppKind, AppRefused, NodeReport, UnknownKind
-from sos.core.proposer import OwnProposals, Proposer, RemoteOrigin, Row
+from sos.core.proposer import OwnProposals, Proposer, Row
+from sos.core.rounds import Rounds
 from sos.core.scrubs import Scrubs
-from sos.core.snapshots import SnapshotFetch, decode_point, encode_point
+from sos.core.snapshots import SnapshotFetch, decode_point
 from sos.core.sync_times import SyncTimes
 from sos.disk_sizes import disk_sizes
-from sos.errors import EXIT_REMOVED, FatalStop, OutcomeUnknown, Unavailable
+from sos.errors import EXIT_REMOVED, FatalStop
 from sos.limits import COMMIT_S_MAX, DRAIN_S_MAX, MIB
 from sos.link.protocol import Barrier, NodeState
 from sos.link.server import Connection, LinkServer
-from sos.packing import PackingError
 from sos.raft.api import RaftSettings
 from sos.raft.identity import Formed, Identity
 from sos.raft.journal import FileJournal
-from sos.raft.messages import decode_members, encode_members
+from sos.raft.messages import decode_members
 from sos.raft.node import RaftNode
 from sos.raft.transport import NodeTransport
 from sos.telemetry import log
@@ -84,7 +81,7 @@ class Member:
         self._clock = clock
         self._transport = transport
         self._link = link
-        self._stop = stop
+        self.stop = stop
         self._loop = asyncio.get_running_loop()
         boundary, listed = store.boundary(), store.members()
         self.sync_times = sync_times
@@ -107,7 +104,6 @@ class Member:
             installed_at=None if boundary is None else decode_point(boundary),
         )
         self.raft.wake = self._schedule_tick
-        self.raft.on_app = self._on_app
         self.raft.room_bytes = self.disk.room_bytes
         self.proposer = Proposer(self.raft, clock=clock, lowest_level=self._lowest_level)
         self.barriers = Barriers(self.raft)
@@ -118,7 +114,7 @@ class Member:
             applied=lambda: self.raft.applied_index,
         )
         # Of another life of this process it is always another one: what died with it was perhaps not reported.
-        self._doubt = identity.boot << _DOUBT_BITS
+        self.doubt = identity.boot << _DOUBT_BITS
         self.holders = HolderReports(
             self.own.propose, node=self.node, boot=identity.boot, on_doubt=self._raise_doubt
         )
@@ -128,11 +124,10 @@ class Member:
         self.scrubs = Scrubs(
             node=self.node,
             start_job=self.jobs.start,
-            broadcast=self._broadcast,
+            broadcast=self.broadcast,
             clock=clock,
             ids=ids,
         )
-        self._hand_over = HandOver(clock)
         self.snapshots = SnapshotFetch(
             raft=self.raft,
             store=store,
@@ -140,7 +135,7 @@ class Member:
             cancel_job=self.jobs.cancel,
         )
         self.snapshots.installed = self._on_installed
-        self._log_holds = LogHolds(raft=self.raft, store=store, clock=clock)
+        self.log_holds = LogHolds(raft=self.raft, store=store, clock=clock)
         self.raft.on_need_snapshot = lambda peer, index: self.snapshots.need(NodeId(peer), index)
         self.contacts = Contacts(
             node=self.node,
@@ -171,11 +166,18 @@ class Member:
             removed=lambda: self.node if self._is_removed else None,
         )
         self._list = self.raft.members  # as it was last followed
-        self._floor = FloorSamples(clock=clock, age_s=config.test.orphan_age_s)
-        self._floor_task: asyncio.Task[None] | None = None
-        self._origins: dict[NodeId, RemoteOrigin] = {}
-        self._digests: dict[int, bytes] = {}
-        self._differs_at: int | None = None
+        self._rounds = Rounds(self, clock=clock, floor_age_s=config.test.orphan_age_s)
+        inbox = Inbox(
+            raft=self.raft,
+            proposer=self.proposer,
+            peers=self.peers,
+            snapshots=self.snapshots,
+            scrubs=self.scrubs,
+            contacts=self.contacts,
+            change_requests=self.change_requests,
+            log_holds=self.log_holds,
+        )
+        self.raft.on_app = inbox.take
         self._is_tick_due = False
         self._is_closed = False
         self._is_removed = self._is_ending = False
@@ -190,12 +192,12 @@ class Member:
     def start(self) -> None:
         """Take part: dial the members, tick, tell the gateways."""
         self.disk.look()
-        self._follow_list()
+        self.follow_list()
         self._transport.set_raft_handler(self)
         self._every(_TICK_S, self._tick)
-        self._every(REPORT_S, self._report)
-        self._every(_SECOND_S, self._each_second)
-        self._every(self._config.test.sweep_period_s, self._sample_floor)
+        self._every(REPORT_S, self._rounds.report)
+        self._every(_SECOND_S, self._rounds.each_second)
+        self._every(self._config.test.sweep_period_s, self._rounds.sample_floor)
         self.push_state()
 
     def _every(self, seconds: float, action: Callable[[], None]) -> None:
@@ -244,13 +246,13 @@ class Member:
         try:
             self.raft.tick()
         except FatalStop as error:
-            self._stop(error)
+            self.stop(error)
             return
         self._link.applied_index = self.raft.applied_index
         self.barriers.release()
         self.driver.turn()
         if self.raft.members is not self._list:
-            self._follow_list()
+            self.follow_list()
         leader = self.raft.leader
         if leader != self._leader or self.raft.is_leader != self._is_leader:
             self._leader_changed(leader)
@@ -262,7 +264,7 @@ class Member:
             self._is_leader = self.raft.is_leader
             if not self._is_leader:
                 self._handed_over.set()
-                self._hand_over.stepped_down()
+                self._rounds.stepped_down()
                 self.proposer.refuse_waiting()
             self.catch_up.reset()
             self.driver.reset()
@@ -293,58 +295,7 @@ class Member:
         try:
             self.raft.on_frame(peer, frame)
         except FatalStop as error:
-            self._stop(error)
-
-    def _on_app(self, peer: str, payload: bytes) -> None:
-        try:
-            kind, fields = messages.decode_app(payload)
-            self._take_app(NodeId(peer), kind, fields)
-        except UnknownKind as error:
-            log.debug("core.message.unknown", peer=peer, why=str(error))
-        except (AppRefused, PackingError) as error:
-            log.warning("core.message.refused", peer=peer, why=str(error))
-
-    def _take_app(self, peer: NodeId, kind: AppKind, fields: list[Any]) -> None:
-        if kind is AppKind.PROPOSALS:
-            self.proposer.enqueue(
-                messages.check_rows(fields[0], middle_max=1 << 62), self._origin(peer)
-            )
-        elif kind is AppKind.ANSWERS:
-            rows = messages.check_rows(fields[0], middle_max=_ANSWER_MAX)
-            self.proposer.take_answers(peer, rows)
-        elif kind is AppKind.REPORT:
-            report = messages.check_report(fields)
-            self.peers.take_report(peer, report, commit_index=self.raft.commit_index)
-        elif kind is AppKind.DISK:
-            self.peers.take_disk(peer, messages.check_disk(fields))
-        elif kind is AppKind.TABLE:
-            if type(fields[0]) is dict:
-                self.peers.take_table(peer, fields[0])
-        elif kind is AppKind.POINT_QUESTION:
-            index = fields[0]
-            point = self.raft.snapshot_point(index) if type(index) is int and index > 1 else None
-            data = b"" if point is None else encode_point(point)
-            self.raft.send_app(peer, messages.encode_point_answer(data))
-        elif kind is AppKind.POINT and type(fields[0]) is bytes:
-            self.snapshots.take_point(fields[0])
-        elif kind is AppKind.SCRUB_REQUEST and type(fields[0]) is str:
-            self.scrubs.take_request(fields[0])
-        elif kind is AppKind.SCRUB_STATE and type(fields[0]) is dict:
-            self.scrubs.take_state(peer, fields[0])
-        elif kind is AppKind.JOIN:
-            self.contacts.take_join(messages.check_join(peer, fields))
-        elif kind is AppKind.MEMBERS:
-            self.contacts.take_members(messages.check_members(fields))
-        elif kind in (AppKind.MEMBER_REQUEST, AppKind.MEMBER_ANSWER):
-            self.change_requests.take(peer, kind, fields)
-        elif kind is AppKind.HOLD_LOG and type(fields[0]) is int:
-            self._log_holds.asked(peer, fetch=fields[0])
-
-    def _origin(self, peer: NodeId) -> RemoteOrigin:
-        origin = self._origins.get(peer)
-        if origin is None:
-            origin = self._origins[peer] = RemoteOrigin(self.raft, peer)
-        return origin
+            self.stop(error)
 
     # --- what gateways ask ------------------------------------------------------------------------
     def submit(self, connection: Connection, rows: list[Row]) -> None:
@@ -374,8 +325,13 @@ class Member:
         self.jobs.gateway_lost(connection)
         self._raise_doubt()
 
+    @property
+    def has_gateway(self) -> bool:
+        """Whether gateway 0, which works on jobs, is there."""
+        return self._link.first_gateway() is not None
+
     def _raise_doubt(self) -> None:
-        self._doubt += 1
+        self.doubt += 1
 
     def connected(self) -> tuple[str, ...]:
         """Peers with an open connection."""
@@ -403,47 +359,10 @@ class Member:
             return False
 
     # --- now and then -----------------------------------------------------------------------------
-    def _report(self) -> None:
-        """Tell the peers where this node stands; the leader also cares for members and shares its table."""
-        report = NodeReport(
-            applied_index=self.raft.applied_index,
-            digests=tuple(self._digests.items())[-4:],
-            is_disk_low=self.disk.is_low,
-            has_gateway=self._link.first_gateway() is not None,
-            version=__version__,
-            free_bytes=self.disk.free_bytes,
-            doubt=self._doubt,
-            level=levels.LEVEL,
-        )
-        disk = DiskReport(sync_s=self.sync_times.typical_s(), is_full=self.disk.is_full)
-        payloads = (messages.encode_report(report), messages.encode_disk(disk))
-        connected = self._transport.connected()
-        for peer in connected:
-            for payload in payloads:
-                self.raft.send_app(peer, payload)
-        self.peers.take_report(self.node, report, commit_index=self.raft.commit_index)
-        self.peers.take_disk(self.node, disk)
-        self.contacts.announce()
-        self._follow_list()
-        if self.raft.is_leader:
-            self._record_recovery()
-            self.driver.update(table.member_views(self))
-            views = table.member_views(self)
-            self._mind_own_disk(disk, views)
-            leaving = {row.node for row in self.raft.members.members if row.leaving}
-            self.catch_up.update([view for view in views if view.node not in leaving])
-            frame = messages.encode_table(
-                {
-                    "members": table.member_rows(self, views),
-                    "warnings": self.driver.warnings,
-                }
-            )
-            for peer in connected:
-                self.raft.send_app(peer, frame)
-        self.proposer.expire()
-        self.own.expire()
-        self.scrubs.update()
-        self.push_state()
+    def broadcast(self, payload: bytes) -> None:
+        """To every connected peer."""
+        for peer in self._transport.connected():
+            self.raft.send_app(peer, payload)
 
     def _lowest_level(self) -> int:
         """What every member applies; the leader proposes nothing above it."""
@@ -458,78 +377,6 @@ class Member:
     def _needed_level(self) -> int:
         """What a newcomer must apply: a command of this level is in the catalog, or on its way there."""
         return max(self.applied_level(), self.proposer.level)
-
-    def _broadcast(self, payload: bytes) -> None:
-        """To every connected peer."""
-        for peer in self._transport.connected():
-            self.raft.send_app(peer, payload)
-
-    def _mind_own_disk(self, own: DiskReport, views: list[MemberView]) -> None:
-        """A leader whose disk is too slow or full hands over to a member whose disk is clearly better."""
-        successors = [
-            Successor(node=view.node, disk=disk)
-            for view in views
-            if view.node != self.node
-            and view.is_connected
-            and view.is_up_to_date
-            and view.has_gateway
-            and (disk := self.peers.disk(view.node)) is not None
-        ]
-        heir = self._hand_over.choose(own, successors)
-        if heir is not None and self.raft.transfer_leadership(heir):
-            log.warning("core.leader.hands_over", to=heir, sync_s=own.sync_s, is_full=own.is_full)
-
-    def _record_recovery(self) -> None:
-        """After `sos recover` the survivors' list goes into the log before any other (protocols.md 3.7)."""
-        survivors = self.raft.list_to_record
-        if survivors is not None:
-            nodes = [member.node for member in survivors.members]
-            log.warning("core.recovered", members=nodes, epoch=survivors.epoch)
-            self.raft.propose(encode_members(survivors), lambda _: None)
-
-    def _each_second(self) -> None:
-        if self.disk.look():
-            log.warning("core.disk", is_low=self.disk.is_low, free_bytes=self.disk.free_bytes)
-            self.push_state()
-        self._log_holds.update(self.peers.applied)
-        self.raft.compact(self.store.durable_index)
-        self.store.clear_stale_readers()
-        with self.store.view() as view:
-            self._digests = dict(view.digests().kept)
-        self._check_digests()
-
-    def _check_digests(self) -> None:
-        members = self.raft.members
-        reports = [
-            self.peers.report(NodeId(m.node)) for m in members.members if m.node != self.node
-        ]
-        known = [report for report in reports if report is not None]
-        try:
-            differs = check_digests(self._digests, known, majority=members.majority)
-        except FatalStop as error:
-            self._stop(error)
-            return
-        if differs is not None and differs != self._differs_at:
-            log.error("core.digests.differ", index=differs)
-        self._differs_at = differs
-
-    def _sample_floor(self) -> None:
-        self._floor.sample(self.raft.applied_index)
-        floor = self._floor.floor()
-        if not self.raft.is_leader or floor is None or self._floor_task is not None:
-            return
-        with self.store.view() as view:
-            if floor <= view.sweep_floor():
-                return
-        self._floor_task = self._loop.create_task(self._raise_floor(floor))
-
-    async def _raise_floor(self, floor: int) -> None:
-        try:
-            await self.own.propose(RaiseSweepFloor(floor_index=floor))
-        except (Unavailable, OutcomeUnknown) as error:
-            log.info("core.floor.later", floor=floor, why=str(error))
-        finally:
-            self._floor_task = None
 
     def _on_installed(self) -> None:
         self.push_state()
@@ -571,14 +418,14 @@ class Member:
         low = sum(report is not None and report.is_disk_low for report in reports)
         return len(reports) - low < self.raft.members.majority
 
-    def _follow_list(self) -> None:
+    def follow_list(self) -> None:
         """Dial the members in force, know whom lists removed; a node that was removed itself ends here."""
         self._list = self.raft.members
         try:
             self.contacts.look()
         except FatalStop as error:
             if error.exit_code != EXIT_REMOVED:
-                self._stop(error)  # put back to an older state: nothing more may leave it
+                self.stop(error)  # put back to an older state: nothing more may leave it
             self._end_removed(error)
         self.push_state()
 
@@ -594,4 +441,4 @@ class Member:
             self.push_state()
 
         self._loop.call_later(_REMOVED_S, drain)
-        self._loop.call_later(_REMOVED_S + DRAIN_S_MAX, self._stop, error)
+        self._loop.call_later(_REMOVED_S + DRAIN_S_MAX, self.stop, error)

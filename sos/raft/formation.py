@@ -21,6 +21,7 @@ from typing import Final, Protocol
 from sos.catalog.model import FormationRecord
 from sos.clock import Clock, IdSource
 from sos.errors import FatalStop, StartRefused
+from sos.failpoints import hit
 from sos.limits import PEER_DEAD_S
 from sos.packing import PackingError
 from sos.raft.formation_messages import FormedNotice, Prepare, Report, decode, encode
@@ -274,9 +275,11 @@ class Formation:
         return True
 
     def _become_formed(self, record: FormationRecord, *, epoch: int = 0) -> None:
+        hit("join.before_formed")
         self._directory.write_formed(
             cluster_id=record.cluster_id, record=self._codec.encode_formation(record), epoch=epoch
         )
+        hit("join.after_formed")
         log.info(
             "formation.formed", cluster=record.cluster_id.hex(), members=list(member_nodes(record))
         )

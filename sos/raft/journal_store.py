@@ -185,6 +185,7 @@ class SegmentStore:
         chain = self._chain
         if is_base:
             for old in chain.segments:
+                failpoints.hit("install.journal_half")
                 old.file.close()
                 self._disk.unlink(old.path)
             chain.clear()
@@ -236,7 +237,9 @@ class SegmentStore:
             if chain.start_after(oldest) > limit or total - oldest.used_bytes < kept_bytes_min:
                 break
             try:
+                failpoints.hit("compact.before_unlink")
                 self._disk.unlink(oldest.path)
+                failpoints.hit("compact.after_unlink")
             except OSError as error:
                 self._failed = True
                 raise stopped(self._directory, "unlink", error) from error

@@ -21,6 +21,7 @@ from sos.blob.wire import Status
 from sos.catalog.model import BlobId, NodeId
 from sos.checksum import crc64nvme
 from sos.errors import Corruption, DiskFull, Unavailable
+from sos.failpoints import hit
 from sos.limits import (
     BLOCK_BYTES,
     RESYNC_BATCH_BLOBS,
@@ -229,6 +230,7 @@ class Puller:
         for blob in gained:
             if blob not in named:
                 await self._files.drop(blob)
+        hit("resync.before_report")
         try:
             await self._link.report_holders(
                 [blob for blob in gained if blob in named],

@@ -219,18 +219,18 @@ class _Verification:
         journal.close()
 
     def _catalog_and_blobs(self, identity: Identity) -> None:
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module names
+        is_whole = False
+        with subprocess.Popen(  # noqa: S603 - our own interpreter and module names
             child_command("sos.verify.child", str(self._path), identity.node),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
-        is_whole = False
-        assert process.stdout is not None
-        for line in process.stdout:
-            is_whole = self._take(json.loads(line)) or is_whole
-        _, complaint = process.communicate()
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                is_whole = self._take(json.loads(line)) or is_whole
+            _, complaint = process.communicate()
         if is_whole and process.returncode == 0:
             return
         last = " ".join(complaint.split())[-_ERROR_CHARS:]
@@ -239,7 +239,7 @@ class _Verification:
         self._damage("catalog", "catalog", f"reading it, or a blob that it names, ended {how}")
 
     def _take(self, document: dict[str, Any]) -> bool:
-        """One line of the child; True for the last."""
+        """One line of the child; True for the last. Raises: NotVerifiable."""
         if "finding" in document:
             self._found(Finding(**document["finding"]))
         elif "progress" in document:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from sos.blob.files import BlobFiles, prepare_directories
+from sos.blob.group import SmallBlob
 from sos.blob.layout import TEMPORARY
 from sos.catalog.model import BlobId
-from sos.errors import Corruption
+from sos.checksum import crc64nvme
+from sos.errors import Corruption, DiskFull
 from sos.limits import MIB
 from tests.faults.simdisk import NameChange, SimDisk
 
@@ -144,6 +148,53 @@ def test_power_loss_after_commit(seed: int) -> None:
     disk.power_loss(rng)
 
     assert asyncio.run(_read(_files(disk), BLOB)) == content
+
+
+def _bundle(rng: random.Random) -> list[SmallBlob]:
+    blobs = []
+    for number in range(1, 9):  # two to a directory
+        data = rng.randbytes(rng.choice([20_000, 90_000]))
+        blob_id = BlobId(bytes(14) + bytes((number, number // 2)))
+        blobs.append(SmallBlob(blob_id=blob_id, data=data, crc=crc64nvme(data)))
+    return blobs
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_power_loss_after_a_bundle(seed: int) -> None:
+    """P1, P12: each of the small blobs that a resync stored together survives a power cut, as one that came alone."""
+    rng = random.Random(seed)
+    blobs, disk = _bundle(rng), _simulated()
+    asyncio.run(_files(disk).store_small(blobs))
+
+    disk.power_loss(rng)
+
+    after = _files(disk)
+    assert [asyncio.run(_read(after, blob.blob_id)) for blob in blobs] == [b.data for b in blobs]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_power_loss_in_a_bundle(seed: int) -> None:
+    """P7: cut before its end, each blob of a bundle is whole, absent, or known as damaged."""
+    rng = random.Random(seed)
+    blobs, disk = _bundle(rng), _simulated()
+    files, left = _files(disk), rng.randrange(70)
+
+    def count_down() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise DiskFull(errno.ENOSPC, "the end")
+
+    disk.on_change = count_down
+    with suppress(DiskFull):
+        asyncio.run(files.store_small(blobs))
+    disk.on_change = None
+    disk.power_loss(rng)
+    after = _files(disk)
+
+    for blob in blobs:
+        with suppress(Corruption):
+            assert asyncio.run(_read(after, blob.blob_id)) in (None, blob.data)
 
 
 @pytest.mark.parametrize("sync", ["file", "directory"])

@@ -29,14 +29,14 @@ ROOT_SECRET_KEY: Final = "test-root-secret-key-0123456789"
 READY_S: Final = 40.0  # eight test runs may share two cores
 
 
-def free_ports(count: int, *, pairs: bool = False) -> list[int]:
-    """Ports from 10000-32767 that can be bound now; with ``pairs`` the next one is free too.
+def free_ports(count: int, *, pairs: bool = False, beside: Sequence[int] = ()) -> list[int]:
+    """Ports from 10000-32767 that can be bound now; with ``pairs`` the next one is free too. ``beside``: pairs drawn before.
 
     ``SOS_TEST_PORTS=FIRST-LAST`` narrows the range: test runs side by side must not draw the same port.
     """
     first, _, last = os.environ.get("SOS_TEST_PORTS", "10000-32760").partition("-")
     found: list[int] = []
-    taken: set[int] = set()
+    taken = {port + step for port in beside for step in (0, 1)}
     while len(found) < count:
         port = random.randrange(int(first), int(last))
         wanted = {port, port + 1} if pairs else {port}
@@ -194,7 +194,7 @@ class Cluster:
     ) -> None:
         self.directory = directory
         node_ports = free_ports(count, pairs=True)
-        others = free_ports(2 * count)
+        others = free_ports(2 * count, beside=node_ports)
         self.nodes = [
             TestNode(
                 name=f"n{number + 1}",
@@ -245,7 +245,7 @@ class Cluster:
     def new_node(self, name: str, *, join: Sequence[TestNode]) -> TestNode:
         """One more node, which asks ``join`` to be admitted; not started."""
         (port,) = free_ports(1, pairs=True)
-        s3_port, admin_port = free_ports(2)
+        s3_port, admin_port = free_ports(2, beside=[port])
         addresses = ",".join(f"127.0.0.1:{node.node_port}" for node in join)
         node = TestNode(
             name=name,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sos import failpoints
+from sos.blob.bundle import BundleReader, BundleServer, WantedBlob
 from sos.blob.connection import Connection
 from sos.blob.exchange import PeerExchange
 from sos.blob.handshake import PeerAddress, greet
@@ -31,7 +32,7 @@ from sos.catalog.model import BlobId, NodeId
 from sos.checksum import crc64nvme
 from sos.clock import ManualClock, SystemIds
 from sos.errors import Corruption, DiskFull, FatalStop, StorageFull, Unavailable
-from sos.limits import BLOCK_BYTES, MIB
+from sos.limits import BLOCK_BYTES, MIB, RESYNC_BUNDLE_BLOB_BYTES
 from tests.integration.blob_bed import CLUSTER, Node, listener, nodes
 
 
@@ -924,6 +925,37 @@ def test_pull(tmp_path: Path) -> None:
         assert made[2].stored() == [blob(1).hex()]
 
     run(tmp_path, 3, test)
+
+
+def test_pull_a_bundle(tmp_path: Path) -> None:
+    """Issue 5: small blobs come together, verified against the catalog; what a holder cannot give is left out."""
+
+    async def test(made: list[Node]) -> None:
+        source, target = made
+        wanted = []
+        for number, size in enumerate((20_000, 70_000, 100_000, RESYNC_BUNDLE_BLOB_BYTES + 1), 1):
+            stored = await source.put(blob(number), body(size))
+            wanted.append(WantedBlob(blob(number), size, stored.crc64))
+        wanted.append(WantedBlob(blob(9), 20_000, bytes(8)))
+        await target.put(blob(2), body(70_000))  # is here
+        flip(source.file(blob(3)), 5)
+        bundles = BundleReader(target.files, target.peers, self_id=target.id)
+        assert bundles.source(blob(1), [target.address]) is None
+        assert bundles.source(blob(1), [target.address, source.address]) == source.address
+        assert await bundles.pull(source.address, wanted) == frozenset()  # an older one
+        BundleServer(source.files).serve(source.server)
+        other = [WantedBlob(blob(1), 20_000, bytes(8))]
+        assert await bundles.pull(source.address, other) == frozenset()
+        assert target.stored() == [blob(2).hex()]
+
+        assert await bundles.pull(source.address, wanted) == {blob(1)}
+
+        assert target.stored() == [blob(1).hex(), blob(2).hex()]
+        assert len(await target.read(await source.put(blob(1), body(20_000)), [target])) == 20_000
+        await source.stop_serving()
+        assert await bundles.pull(source.address, wanted) == frozenset()
+
+    run(tmp_path, 2, test)
 
 
 def test_status_numbers_are_those_of_http() -> None:

@@ -93,9 +93,19 @@ def test_doctor_finds_nothing_and_then_the_node_that_is_gone(cluster: Cluster) -
 def test_status_watch_shows_again_and_ends_quietly_with_ctrl_c(cluster: Cluster) -> None:
     """A live view; Ctrl-C is its normal end."""
     node = cluster.nodes[0]
-    command = [sys.executable, "-m", "sos", "status", "--watch", "--every", "0.1"]
+    admin = f"127.0.0.1:{node.admin_port}"
     watching = subprocess.Popen(
-        [*command, "--admin", f"127.0.0.1:{node.admin_port}"],
+        [
+            sys.executable,
+            "-m",
+            "sos",
+            "status",
+            "--watch",
+            "--every",
+            "0.1",
+            "--admin",
+            admin,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=_environment(),

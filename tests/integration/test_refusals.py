@@ -8,6 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -72,21 +73,31 @@ def test_without_a_majority_every_request_is_answered_in_time(
         for other in cluster.nodes:
             if other is not node:
                 stack.enter_context(cluster.paused(other))
-        for method, path in (
+        reads = (
             ("GET", f"/{BUCKET}/small"),
             ("GET", f"/{BUCKET}/large"),
             ("HEAD", f"/{BUCKET}/small"),
             ("GET", f"/{BUCKET}"),
             ("GET", "/"),
             ("GET", f"/{BUCKET}/no-such-key"),
-        ):
-            reply = _refused(node, method, path, b"", READ_BARRIER_S_MAX)
-            assert reply.status == 503, (method, path)
+        )
+        writes = (
+            ("PUT", f"/{BUCKET}/unknown-0", SMALL, 2 * COMMIT_S_MAX),
+            ("PUT", f"/{BUCKET}/unknown-1", LARGE, 2 * COMMIT_S_MAX),
+            ("DELETE", f"/{BUCKET}/no-such-key", b"", COMMIT_S_MAX),
+        )
+        with ThreadPoolExecutor() as pool:
+            answers = [
+                pool.submit(_refused, node, method, path, b"", READ_BARRIER_S_MAX)
+                for method, path in reads
+            ]
+            unknown = [pool.submit(_refused, node, *write) for write in writes]
+        for (method, path), answer in zip(reads, answers, strict=True):
+            assert answer.result().status == 503, (method, path)
             if method != "HEAD":
-                assert b"No majority" in reply.body
-        for number, body in enumerate((SMALL, LARGE)):
-            _refused(node, "PUT", f"/{BUCKET}/unknown-{number}", body, 2 * COMMIT_S_MAX)
-        _refused(node, "DELETE", f"/{BUCKET}/no-such-key", b"", COMMIT_S_MAX)
+                assert b"No majority" in answer.result().body
+        for answer in unknown:
+            answer.result()
         # A write that was refused for certain before it began leaves nothing to be unknown.
         assert _refused(node, "PUT", "/no-such-bucket/k", SMALL, READ_BARRIER_S_MAX).status == 503
 

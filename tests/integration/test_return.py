@@ -110,6 +110,7 @@ def test_a_killed_node_gets_all_that_it_missed(cluster: Cluster) -> None:
     written = {**before, **_write(other, "away")}
     delete_ok(other, "before-2")
     del written["before-2"]
+    blob_of(other, "away-9")  # a follower's own catalog is a moment behind the answer
     missing = {record.blob for record in named_blobs(other)} - blobs_on_disk(away)
     assert len(missing) >= 6
 
@@ -215,6 +216,8 @@ def test_a_resync_goes_on_after_the_target_died(cluster: Cluster, tmp_path: Path
     _check_returned(cluster, away, written)
     assert had
     assert {blob: blob_file(away, blob).stat().st_ino for blob in had} == had
+    missed = len(blobs_on_disk(away) - before)
+    assert _pulled(away) <= missed - len(had)  # since its start
     away.environment.pop("SOS_FAILPOINTS")
 
 
@@ -228,6 +231,7 @@ def test_a_resync_goes_on_after_another_died(
     source = next(node for node in cluster.nodes if node not in (leader, away))
     victim = leader if victim_leads else source
     away.kill()
+    before = blobs_on_disk(away)
     written = _write_blobs(leader, f"died-{victim.name}", 12)
     wait_in_sync(cluster, source)
     gate, reached = tmp_path / "gate", tmp_path / "reached"
@@ -242,11 +246,19 @@ def test_a_resync_goes_on_after_another_died(
     cluster.wait_ready([node for node in cluster.nodes if node is not victim])
     wait_in_sync(cluster, away)
     check_disk(away)
+    assert _pulled(away) <= len(blobs_on_disk(away) - before) + 1
     cluster.start_node(victim)
 
     _check_returned(cluster, victim, written)
     _check_returned(cluster, away, written)
     away.environment.pop("SOS_FAILPOINTS")
+
+
+def _pulled(node: TestNode) -> int:
+    """Blobs that were copied whole since the node's gateway started."""
+    _, text = node.admin("/metrics")
+    lines = [line for line in text.splitlines() if line.startswith("sos_resync_pulled_blobs_total")]
+    return sum(round(float(line.rpartition(" ")[2])) for line in lines)
 
 
 # --- a blob that nobody has -----------------------------------------------------------------------

@@ -21,6 +21,7 @@ import pytest
 from sos import __version__
 from sos.cli.doctor import diagnose
 from sos.errors import EXIT_USAGE
+from sos.verify.directory import NotVerifiable, verify_directory
 from tests.integration.cluster import REPOSITORY, Cluster, TestNode
 from tests.integration.stores import (
     BUCKET,
@@ -234,11 +235,15 @@ def test_a_new_operation_waits_for_the_last_member(tmp_path: Path, next_release:
             "sos: the catalog was made by a newer sos (feature level 2): use that version"
         ]
 
+        with pytest.raises(NotVerifiable, match="feature level 2"):
+            verify_directory(old.data)
         _make_newer(old.data / "identity")
         before = _files(old.data)
         assert _refusal(cluster, old) == [
             "sos: the data directory was made by a newer sos (version 9): use that version"
         ]
+        with pytest.raises(NotVerifiable, match="version 9"):
+            verify_directory(old.data)
         assert _files(old.data) == before, "nothing is touched"
 
 

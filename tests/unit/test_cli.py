@@ -219,6 +219,27 @@ def test_status_of_an_unformed_node_says_once_that_it_waits(
     ]
 
 
+def test_status_tells_of_a_resync_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Issue 5: progress, rate and ETA of a member that gets blobs stand in `sos status`."""
+    now = {"blobs_done": 3, "blobs_total": 8, "bytes_done": 3 << 20, "bytes_total": 8 << 20}
+    row = {
+        "name": "n3",
+        "address": "a:1",
+        "s3": "a:2",
+        "reachable": True,
+        "voter": True,
+        "applied_index": 7,
+        "in_sync": False,
+        "blobs_owed": 5,
+        "eta_s": 2.0,
+        "resync": {**now, "bytes_s": 5 << 19},
+    }
+    body = {"cluster_id": "c", "node": "n1@1", "leader": "n1@1", "term": 1, "ready": True}
+    show({**body, "commit_index": 7, "applied_index": 7, "members": [row]})
+    told = "n3 gets blobs: 3 of 8, 3.0 of 8.0 MiB, 2.5 MiB/s, about 2 s left"
+    assert told in capsys.readouterr().out.splitlines()
+
+
 # --- progress ---------------------------------------------------------------------------------------
 class _Admin:
     """An admin listener that answers /status with the next of ``answers``; the last one stays."""

@@ -154,6 +154,22 @@ def test_a_job_ends_with_the_connection_it_was_for() -> None:
     assert bed.cancelled == [1, 2]
 
 
+def test_status_tells_how_far_a_resync_is_and_how_fast() -> None:
+    """Issue 5: progress, rate and ETA; nothing is told while none runs."""
+    bed = Bed()
+    assert bed.care.resync(N2) is None
+    bed.update(BACK)
+    assert bed.care.resync(N2) is None
+    told = {"blobs_done": 1, "blobs_total": 4, "bytes_done": 100, "bytes_total": 400}
+    bed.care.progress(1, {**told, "failed": 0})
+    bed.clock.advance(2)
+
+    assert bed.care.resync(N2) == {**told, "bytes_s": 50}
+    assert bed.care.eta_s(N2) == 6.0
+    bed.ends[0](True, {"failed": 0})
+    assert bed.care.resync(N2) is None
+
+
 def test_blobs_that_nobody_has_make_no_loop_of_comparisons() -> None:
     """Design 10: they stay owed and are asked for ever more seldom; members that come back are asked at once."""
     bed = Bed()

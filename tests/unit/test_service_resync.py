@@ -22,7 +22,13 @@ from sos.blob.peer_client import PeerClient
 from sos.catalog.model import BlobId, BlobRecord, MemberCopies, NodeId, OwedBlob
 from sos.clock import ManualClock, SystemClock
 from sos.errors import Corruption, DiskFull, Unavailable
-from sos.limits import MIB, RESYNC_BATCH_BLOBS, RESYNC_PARALLEL
+from sos.limits import (
+    MIB,
+    RESYNC_BATCH_BLOBS,
+    RESYNC_BUNDLE_BLOB_BYTES,
+    RESYNC_BUNDLE_BLOBS,
+    RESYNC_PARALLEL,
+)
 from sos.service import resync as module
 from sos.service.access import CatalogAccess
 from sos.service.members import MemberAddresses
@@ -198,7 +204,7 @@ class Bed:
     """A leader n1 and a returned member n2."""
 
     def __init__(self) -> None:
-        self.catalog, self.disk = FakeCatalog(), FakeDisk()
+        self.catalog, self.disk, self.metrics = FakeCatalog(), FakeDisk(), Metrics()
         access, members = cast(CatalogAccess, self.catalog), cast(MemberAddresses, Members())
         self.puller = Puller(
             access=access,
@@ -208,7 +214,7 @@ class Bed:
             bundles=cast(BundleReader, self.disk.bundles),
             link=self.catalog,
             clock=SystemClock(),
-            metrics=Metrics(),
+            metrics=self.metrics,
         )
         self.peers = Peers(self.disk, self.puller)
         self.progress: list[dict[str, Any]] = []
@@ -220,6 +226,10 @@ class Bed:
             puller=self.puller,
             self_id=N1,
         )
+
+    def metrics_of(self, name: str) -> float:
+        (rows,) = [sample[4] for sample in self.metrics.samples() if sample[1] == name]
+        return float(rows[0][1])
 
     def run(self, *, full: bool = True, node: NodeId = N2) -> dict[str, Any]:
         return asyncio.run(self.resync.run(node, full=full, report=self.progress.append))
@@ -374,13 +384,32 @@ def test_a_blob_forgotten_meanwhile_is_no_failure_and_leaves_no_file() -> None:
 def test_messages_and_parallel_pulls_are_bounded() -> None:
     """P18: many blobs go in several messages, a few at a time."""
     bed = Bed()
-    bed.catalog.name(*range(1, 1001))
+    bed.catalog.name(*range(1, 3001))
 
     bed.run()
 
-    assert sum(bed.peers.requests) == 1000
+    assert sum(bed.peers.requests) == 3000
     assert max(bed.peers.requests) == RESYNC_BATCH_BLOBS
     assert 1 < bed.disk.at_once_max <= RESYNC_PARALLEL
+
+
+def test_small_blobs_are_asked_for_together_and_what_did_not_come_alone() -> None:
+    """Issue 5: bundles are bounded, copied once, counted; large blobs, and what a holder leaves out, come alone."""
+    bed = Bed()
+    bed.catalog.name(*range(1, 101))
+    bed.catalog.name(200, size=RESYNC_BUNDLE_BLOB_BYTES + 1)
+    bed.disk.bundles.gives = frozenset(blob(n) for n in range(1, 90))
+    bed.disk.here = {blob(5)}
+
+    values = bed.run()
+
+    asked = bed.disk.bundles.asked
+    assert sorted(name for names in asked for name in names) == [blob(n) for n in range(1, 101)]
+    assert max(map(len, asked)) == RESYNC_BUNDLE_BLOBS
+    assert sorted(bed.disk.pulled) == sorted(set(bed.catalog.rows) - {blob(5)})
+    assert values["blobs_done"] == 101
+    assert bed.catalog.owes == {}
+    assert bed.metrics_of("sos_resync_pulled_blobs") == 100
 
 
 def test_large_blobs_go_in_messages_of_their_own() -> None:
