@@ -5,7 +5,7 @@
     python3 scripts/check.py --list        the parts, with what each is for
 
 Needs nothing but Python 3.11+ and a package index: it makes its own environment from `requirements-dev.lock`.
-Two commands run at a time; what one prints appears when it has ended. Tests of failing and full disks need strace
+Three commands run at a time; what one prints appears when it has ended. Tests of failing and full disks need strace
 (installed where this runs as root on Debian) and root; elsewhere they are skipped by name.
 """
 
@@ -24,9 +24,10 @@ from typing import IO
 
 from _environment import PYTHON, ROOT, install_debian_packages, run_inside, say
 
-LANES = 2
+# Nodes in tests wait more than they compute: three commands keep two cores busy.
+LANES = 3
 # A lane's test nodes take their ports here, so that two lanes never meet.
-LANE_PORTS = ("10000-21300", "21300-32700")
+LANE_PORTS = ("10000-17500", "17500-25000", "25000-32700")
 LIFE_SIGN_S = 30.0
 
 
@@ -47,17 +48,18 @@ def _pytest(*paths: str) -> tuple[str, ...]:
     return (str(PYTHON), "-m", "pytest", "-q", "-rs", *paths)
 
 
-def _halves(folder: str) -> tuple[tuple[str, ...], ...]:
-    """Two commands that share the test files of a folder, dealt by size, largest first."""
+def _shares(folder: str, count: int = 2) -> tuple[tuple[str, ...], ...]:
+    """Commands that share the test files of a folder, dealt to and fro by size, largest first."""
     files = list(ROOT.glob(f"tests/{folder}/test_*.py"))
     files.sort(key=lambda path: (-path.stat().st_size, path.name))
-    halves = (files[0::4] + files[3::4], files[1::4] + files[2::4])
-    return tuple(
-        _pytest(*(str(path.relative_to(ROOT)) for path in half)) for half in halves if half
-    )
+    shares: list[list[str]] = [[] for _ in range(count)]
+    for at, path in enumerate(files):
+        turn, place = divmod(at, count)
+        shares[place if turn % 2 == 0 else count - 1 - place].append(str(path.relative_to(ROOT)))
+    return tuple(_pytest(*share) for share in shares if share)
 
 
-# In the order in which they begin: what fails soonest first, then the longest, so that both lanes end together.
+# In the order in which they begin: what fails soonest first, then the longest, so that all lanes end together.
 PARTS = (
     Part(
         name="lint",
@@ -74,19 +76,19 @@ PARTS = (
         commands=((str(PYTHON), "-m", "mypy", "--strict", "sos", "tests"),),
         seconds_max=240,
     ),
-    Part(name="unit", purpose="pure modules by table", commands=_halves("unit"), seconds_max=240),
-    Part(name="integration", purpose="three real nodes on loopback", commands=_halves("integration"), seconds_max=600),
+    Part(name="unit", purpose="pure modules by table", commands=_shares("unit"), seconds_max=240),
     Part(
         name="sim",
-        purpose="real engines on virtual time: three minutes of fresh seeds",
-        commands=(("SOS_SIM_SECONDS=180", *_pytest("tests/sim")),),
+        purpose="real engines on virtual time: three minutes of seeds, lost disks among them",
+        commands=(("SOS_SIM_SECONDS=135", *_pytest("tests/sim")),),
         seconds_max=600,
     ),
-    Part(name="crash", purpose="every crash state of the durable paths", commands=_halves("crash"), seconds_max=400),
+    Part(name="integration", purpose="three real nodes on loopback", commands=_shares("integration", 6), seconds_max=400),
+    Part(name="crash", purpose="every crash state of the durable paths", commands=_shares("crash"), seconds_max=400),
     Part(name="chaos", purpose="faults under load, then the history is judged", commands=(_pytest("tests/chaos"),), seconds_max=300),
-    Part(name="compat", purpose="S3 by independent clients", commands=_halves("compat"), seconds_max=300),
-    Part(name="hostile", purpose="raw sockets and strangers", commands=_halves("hostile"), seconds_max=300),
-    Part(name="property", purpose="hypothesis", commands=_halves("property"), seconds_max=240),
+    Part(name="compat", purpose="S3 by independent clients", commands=_shares("compat"), seconds_max=300),
+    Part(name="hostile", purpose="raw sockets and strangers", commands=_shares("hostile"), seconds_max=300),
+    Part(name="property", purpose="hypothesis", commands=_shares("property"), seconds_max=240),
 )  # fmt: skip
 
 

@@ -326,11 +326,11 @@ class Host:
 
     # --- snapshots --------------------------------------------------------------------------------
     def _need_snapshot(self, leader: str, index: int) -> None:
-        if self._fetching:
+        source = self.bed.hosts.get(leader)  # None: its last words arrive after it lost its disk
+        if self._fetching or source is None:
             return
         self._fetching = True
         life = self.life
-        source = self.bed.hosts[leader]
         self.world.count("snapshot_wanted")
 
         def copied() -> None:

@@ -33,6 +33,11 @@ def test_a_lost_disk_costs_nothing() -> None:
             assert counts[name], name
 
 
+def test_a_leader_that_lost_its_disk_may_still_be_heard() -> None:
+    """The bed itself: an append of an incarnation that is gone, on its way when its disk was lost."""
+    assert not run_wiping_seed(63, nodes=5).checker.violations
+
+
 def test_the_search_notices_who_comes_back_under_its_old_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
