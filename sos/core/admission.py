@@ -1,8 +1,8 @@
 """Who is admitted to the member list, and whose place is cleared for it: the leader's next step. Pure.
 
 A member that lost its disk comes back under a new incarnation, and is admitted by two entries, never one
-(protocols.md 3.3): the list without the old incarnation; when that is committed and the newcomer has every
-committed entry, the list with the new one. One entry that exchanged them would lose a write or elect two leaders.
+(protocols.md 3.3): the list without the old incarnation; when that is committed and the newcomer has the log but
+for moments, the list with the new one. One entry that exchanged them would lose a write or elect two leaders.
 
 Nothing is remembered between two looks: whoever leads goes on from the list in force and from the catalog, which
 knows whom lists removed. It votes before it holds every blob (docs/decisions/0040).
@@ -20,6 +20,9 @@ from sos.levels import FIRST
 from sos.raft.members import Member, MemberList
 
 _NEAR_ENTRIES: Final = 1000
+# A newcomer that is this close is let in. It gets what it lacks before the list that names it, as the log has an
+# order, so the rest is a matter of moments; on a busy cluster a slow one would never have every committed entry.
+CLOSE_ENTRIES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +190,7 @@ def let_in(newcomer: Newcomer, situation: Situation) -> Step:
         )
     match = situation.match_index.get(node, 0)
     behind = situation.commit_index - match
-    if node not in situation.learners or behind > 0:
+    if node not in situation.learners or match <= 0 or behind > CLOSE_ENTRIES:
         return Wait(
             reason=f"{name} gets the catalog before it votes: {max(match, 0)} of "
             f"{situation.commit_index} log entries",
@@ -206,7 +209,7 @@ def let_in(newcomer: Newcomer, situation: Situation) -> Step:
         return Wait(reason=f"{name} is admitted once {', '.join(away)} can be reached")
     if not situation.may_change:
         return _before_change(name)
-    return ProposeList(members=proposed, why=f"{node} has every committed entry")
+    return ProposeList(members=proposed, why=f"{node} has the log")
 
 
 def _too_old(newcomer: Newcomer) -> Wait:

@@ -7,10 +7,11 @@ that the next leader would need.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from sos.catalog.model import NodeId, Removal
 from sos.catalog.store import CatalogStore
+from sos.clock import Clock
 from sos.core import admission
 from sos.core.admission import HandOver, ProposeList, Situation, Step, Wait
 from sos.core.catchup import CatchUp, MemberView
@@ -25,6 +26,8 @@ from sos.raft.members import MemberList
 from sos.raft.messages import encode_members
 from sos.raft.node import RaftNode
 from sos.telemetry import log
+
+_HAND_OVER_S: Final = 3.0  # an attempt holds writes for at most an election
 
 
 class ChangesWanted(Protocol):
@@ -50,6 +53,7 @@ class MemberDriver:
         self,
         *,
         node: NodeId,
+        clock: Clock,
         raft: RaftNode,
         store: CatalogStore,
         contacts: Contacts,
@@ -74,6 +78,9 @@ class MemberDriver:
         self._level = level
         self._is_near = False
         self._told = ""
+        self._clock = clock
+        self._hand_over_at_s = 0.0
+        self._heir = 0
         self.learners: dict[NodeId, Newcomer] = {}
         self.warnings: list[str] = []
 
@@ -153,12 +160,12 @@ class MemberDriver:
         self._advance(self.situation(views))
 
     def turn(self) -> None:
-        """At every turn of Raft: a newcomer on a busy cluster has every committed entry for moments only."""
+        """At every turn of Raft: a newcomer on a busy cluster is close to the end of the log for moments only."""
         raft = self._raft
         if not (self._is_near and raft.is_leader and raft.may_change_members):
             return
-        commit = raft.commit_index
-        if not self.learners or any(raft.match_index(node) >= commit for node in self.learners):
+        close = raft.commit_index - admission.CLOSE_ENTRIES
+        if not self.learners or any(raft.match_index(node) >= close for node in self.learners):
             self._advance(self.situation())
 
     def _advance(self, situation: Situation) -> None:
@@ -173,10 +180,24 @@ class MemberDriver:
         if isinstance(step, ProposeList):
             self._propose(step, situation)
         elif isinstance(step, HandOver):
-            self._tell(step.why)
-            self._raft.transfer_leadership()
+            self._hand_over(step, situation)
         elif isinstance(step, Wait):
             self._tell(step.reason)
+
+    def _hand_over(self, step: HandOver, situation: Situation) -> None:
+        """To one after the other, with pauses: writes wait during each attempt, and an heir may be unable to lead."""
+        now = self._clock.monotonic()
+        heirs = sorted(
+            member.node
+            for member in situation.members.members
+            if member.node in situation.connected - {self._node} and not member.leaving
+        )
+        if not heirs or now < self._hand_over_at_s:
+            return
+        self._hand_over_at_s = now + _HAND_OVER_S
+        self._tell(step.why)
+        self._raft.transfer_leadership(heirs[self._heir % len(heirs)])
+        self._heir += 1
 
     def _tell(self, text: str) -> None:
         """Each reason once, not twice a second; numbers in it do not make it another one."""

@@ -8,7 +8,8 @@ from sos.catalog.keys import first_index_of
 from sos.catalog.model import NodeId
 from sos.catalog.views import View
 
-_LOOKED_AT_MAX: Final = 256
+_PAGE: Final = 256
+_PAGES_MAX: Final = 32  # this runs in the core's loop: about 0.1 s
 
 
 def holds_all_before(view: View, node: NodeId, index: int, *, others: frozenset[NodeId]) -> bool:
@@ -18,10 +19,15 @@ def holds_all_before(view: View, node: NodeId, index: int, *, others: frozenset[
     members that stay. A blob id tells from which index on it can have been named, so one that is owed and older
     is enough to say no; unless none of ``others`` (who could still give it) has it either: it comes from nobody.
     """
-    owed = view.owed(node, limit=_LOOKED_AT_MAX)
-    for row in owed:
-        if first_index_of(row.blob) >= index:
-            return True  # in order of blob id: so are all after it
-        if others & frozenset(view.holders(row.blob)):
-            return False
-    return len(owed) < _LOOKED_AT_MAX
+    after = b""
+    for _ in range(_PAGES_MAX):
+        page = view.owed(node, after=after, limit=_PAGE)
+        for row in page:
+            if first_index_of(row.blob) >= index:
+                return True  # in order of blob id: so are all after it
+            if others & frozenset(view.holders(row.blob)):
+                return False
+        if len(page) < _PAGE:
+            return True
+        after = page[-1].blob
+    return False

@@ -148,6 +148,7 @@ class Member:
         self.changes = Changes(clock=clock)
         self.driver = MemberDriver(
             node=self.node,
+            clock=clock,
             raft=self.raft,
             store=store,
             contacts=self.contacts,
@@ -424,9 +425,10 @@ class Member:
         try:
             self.contacts.look()
         except FatalStop as error:
-            if error.exit_code != EXIT_REMOVED:
+            if error.exit_code == EXIT_REMOVED:
+                self._end_removed(error)
+            else:
                 self.stop(error)  # put back to an older state: nothing more may leave it
-            self._end_removed(error)
         self.push_state()
 
     def _end_removed(self, error: FatalStop) -> None:

@@ -84,10 +84,11 @@ class Rounds:
     def _mind_own_disk(self, own: DiskReport, views: list[MemberView]) -> None:
         """A leader whose disk is too slow or full hands over to a member whose disk is clearly better."""
         node = self._member
+        staying = {m.node for m in node.raft.members.members if not m.leaving} - {node.node}
         successors = [
             Successor(node=view.node, disk=disk)
             for view in views
-            if view.node != node.node
+            if view.node in staying
             and view.is_connected
             and view.is_up_to_date
             and view.has_gateway

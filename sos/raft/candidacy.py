@@ -33,7 +33,7 @@ class Candidacy:
         self._round = PreVoteRound(round_s=settings.election_s_min, resend_s=settings.heartbeat_s)
         self._votes: set[NodeId] = set()
         self._votes_term = 0
-        self._now = False
+        self._now_term: int | None = None  # of the leader that asked for an election at once
 
     def log_end(self) -> tuple[int, int]:
         """(term, index) of the last entry, in the order of "up to date"."""
@@ -45,8 +45,8 @@ class Candidacy:
         membership = self._membership
         if not membership.self_votes:
             return False  # protocols.md 1.5: also a node without peers simply waits
-        if self._now:
-            self._now = False
+        if self._now_term is not None:
+            self._now_term = None
             return True
         now, term = self._clock.monotonic(), self._core.term() + 1
         if self._round.due(
@@ -66,10 +66,10 @@ class Candidacy:
 
     def turn(self) -> None:
         """A leader that hands over asked for an election at once."""
-        if not self._now:
+        if self._now_term is None:
             return
-        if self._core.is_leader():
-            self._now = False
+        if self._core.is_leader() or self._core.term() != self._now_term:
+            self._now_term = None  # asked for in a term that is over: by now others may have led
         else:
             self._core.campaign_within(-1.0)
 
@@ -128,4 +128,4 @@ class Candidacy:
     def on_transfer(self, peer: NodeId, message: m.Transfer) -> None:
         """Campaign at once, without asking whether the leader is gone: it asked for this itself."""
         if message.term == self._core.term() and peer == self._core.leader():
-            self._now = True
+            self._now_term = message.term

@@ -57,7 +57,8 @@ def _propose(bed: Bed, host: Host, payload: bytes, seconds: float = 1.0) -> list
 
 def _campaign(host: Host) -> None:
     """Start an election at once, as if the leader had handed over."""
-    _raft(host)._candidacy._now = True
+    raft = _raft(host)
+    raft._candidacy._now_term = raft.term
     host.run(RaftNode.tick)
 
 
@@ -240,6 +241,19 @@ def test_leadership_is_handed_over() -> None:
     bed.settle()
     assert len(outcomes) == 10
     assert not any(isinstance(outcome, Unknown) for outcome in outcomes)
+
+
+def test_a_hand_over_of_an_old_term_starts_no_election() -> None:
+    """P17: what a former leader asked for, and could not be done then, disturbs nobody later."""
+    bed, leader, others = _ready()
+    raft = _raft(others[0])
+    raft._candidacy._now_term = raft.term - 1
+
+    bed.world.run_for(2.0)
+
+    assert bed.leader() is leader
+    assert raft.term == _raft(leader).term
+    bed.settle()
 
 
 def test_an_apply_that_raises_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,9 @@ SECOND = "with the newcomer"
         (_situation(_list(_member("a")), _newcomer("a"), connected=""), "quorum_impossible"),
         (_situation(_list(_member("a"), _member("c", leaving=True)), WIPED, connected="a"), None),
         (_situation(TWO, WIPED, removals=(GONE,)), SECOND),
-        (_situation(TWO, WIPED, removals=(GONE,), match=99), "99 of 100"),
+        (_situation(TWO, WIPED, removals=(GONE,), match=35), "35 of 100"),
+        (_situation(TWO, WIPED, removals=(GONE,), match=36), SECOND),
+        (_situation(TWO, WIPED, removals=(GONE,), match=0), "0 of 100"),
         (_situation(TWO, WIPED, removals=(GONE,), may_change=False), "under way"),
         (_situation(TWO, WIPED, removals=(GONE,), connected="a"), SECOND),
         (_situation(TWO, WIPED, removals=(LEFT,)), "sos member add c=c:9300"),
@@ -101,7 +103,7 @@ SECOND = "with the newcomer"
         (_situation(TWO, _newcomer("d", address="b:9300", asks=True)), "is that of b"),
         (_situation(THREE, _newcomer("d", asks=True), connected="a"), "b, c can be reached"),
     ],
-    ids=range(23),
+    ids=range(25),
 )
 def test_the_next_step(situation: Situation, expected: str | None) -> None:
     """P8, P16: by two entries, never one; nothing without a majority, the 10 s and every committed entry."""

@@ -113,10 +113,10 @@ def test_nonsense_is_refused_with_a_line(document: object, told: str) -> None:
 
 # --- add ------------------------------------------------------------------------------------------
 def test_a_newcomer_is_fed_and_then_added() -> None:
-    """protocols.md 3.3: it has every committed entry before it votes."""
+    """Decision 40: it has the log but for moments before it votes."""
     ready = _situation("n1", "n2", "n3", **_newcomer("n4"))
     assert _proposed(_add("n4"), ready) == _list("n1", "n2", "n3", "n4")
-    behind = replace(ready, match_index={_node("n4"): 99})
+    behind = replace(ready, match_index={_node("n4"): 35})
     assert isinstance(judge(_add("n4"), behind).step, Wait)
     unfed = replace(ready, learners=frozenset())
     assert isinstance(judge(_add("n4"), unfed).step, Wait)
