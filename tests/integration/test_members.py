@@ -135,7 +135,7 @@ class _Load:
 
 
 def test_one_to_three_to_one_under_load(tmp_path: Path) -> None:
-    """Scenarios 46 to 53; P1, P12, P16: no request fails, nothing acknowledged is lost, repeating is safe."""
+    """Scenario 55 without faults; P1, P12, P16: no request fails, nothing acknowledged is lost, repeating is safe."""
     with Cluster(tmp_path, count=1) as cluster:
         cluster.start()
         (first,) = cluster.nodes

@@ -50,7 +50,8 @@ def _cut_off(bed: Bed, host: Host) -> None:
 
 def _campaign(host: Host) -> None:
     """Start an election at once, as if the leader had handed over."""
-    _raft(host)._candidacy._now = True
+    raft = _raft(host)
+    raft._candidacy._now_term = raft.term
     host.run(RaftNode.tick)
 
 
