@@ -57,6 +57,16 @@ class LinkProxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Known to ``close``, too: a connection that is being made then must not outlive the proxy."""
+        own = asyncio.current_task()
+        assert own is not None
+        self._tasks.add(own)
+        try:
+            await self._join(reader, writer)
+        finally:
+            self._tasks.discard(own)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         if self.onward.is_shut:
             self.hits += 1
@@ -124,9 +134,11 @@ class LinkProxy:
         self.heal()
         if self._server is not None:
             self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # one that is just joining may have begun two more
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         for writer in list(self._open):
             self._drop(writer)
 
