@@ -86,27 +86,32 @@ class ChaosRun:
         self._credentials = Credentials(access_key=ROOT_ACCESS_KEY, secret_key=ROOT_SECRET_KEY)
 
     async def run(self) -> Report:
-        with self._cluster as cluster:
-            await self._lay_links()
-            try:
-                await asyncio.to_thread(cluster.start)
-                await self._make_bucket()
-                load = MixedLoad(
-                    {node.name: node.s3_port for node in cluster.nodes}, self._credentials,
-                    bucket=BUCKET, clients=self._clients, seed=self._seed,
-                )  # fmt: skip
-                load.start()
-                await self._nemesis(load.recorder)
-                await self._heal()
-                await asyncio.sleep(1.0)  # the load's share without faults
-                await load.stop()
-                await asyncio.to_thread(cluster.wait_in_sync, deadline_s=60.0)
-                self._judge(load.recorder)
-                await self._read_back(load.recorder)
-            finally:
-                self._report.link_hits = self._links.hits()
-                await self._links.close()
+        try:
+            with self._cluster as cluster:
+                await self._lay_links()
+                await self._run_on(cluster)
+        finally:
+            await self._links.close()  # last: nobody dials them any more
         return self._report
+
+    async def _run_on(self, cluster: Cluster) -> None:
+        try:
+            await asyncio.to_thread(cluster.start)
+            await self._make_bucket()
+            load = MixedLoad(
+                {node.name: node.s3_port for node in cluster.nodes}, self._credentials,
+                bucket=BUCKET, clients=self._clients, seed=self._seed,
+            )  # fmt: skip
+            load.start()
+            await self._nemesis(load.recorder)
+            await self._heal()
+            await asyncio.sleep(1.0)  # the load's share without faults
+            await load.stop()
+            await asyncio.to_thread(cluster.wait_in_sync, deadline_s=60.0)
+            self._judge(load.recorder)
+            await self._read_back(load.recorder)
+        finally:
+            self._report.link_hits = self._links.hits()
 
     # --- set-up ---
     async def _lay_links(self) -> None:

@@ -49,6 +49,7 @@ class LinkProxy:
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _is_closed: bool = False
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(
@@ -67,6 +68,9 @@ class LinkProxy:
             self._tasks.discard(own)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_closed:
+            self._drop(writer)
+            return
         self._open.add(writer)
         if self.onward.is_shut:
             self.hits += 1
@@ -132,6 +136,7 @@ class LinkProxy:
 
     async def close(self) -> None:
         self.heal()
+        self._is_closed = True
         if self._server is not None:
             self._server.close()
         while self._tasks:  # one that is just joining may have begun two more
