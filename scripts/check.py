@@ -79,8 +79,8 @@ PARTS = (
     Part(name="unit", purpose="pure modules by table", commands=_shares("unit"), seconds_max=240),
     Part(
         name="sim",
-        purpose="real engines on virtual time: three minutes of seeds, lost disks among them",
-        commands=(("SOS_SIM_SECONDS=135", *_pytest("tests/sim")),),
+        purpose="real engines on virtual time: three minutes of seeds, and one of lost disks",
+        commands=(("SOS_SIM_SECONDS=180", *_pytest("tests/sim")),),
         seconds_max=600,
     ),
     Part(name="integration", purpose="three real nodes on loopback", commands=_shares("integration", 6), seconds_max=400),

@@ -222,20 +222,6 @@ class Counter:
 
 
 class Gauge:
-    """A number that is read when someone asks."""
-
-    __slots__ = ("_read", "help", "name")
-
-    def __init__(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        self.name = name
-        self.help = help_text
-        self._read = read
-
-    def sample(self) -> list[Any]:
-        return ["gauge", self.name, self.help, [], [[[], float(self._read())]]]
-
-
-class LabelledGauge:
     """Numbers that are read when someone asks, one per combination of label values."""
 
     __slots__ = ("_read", "help", "labels", "name")
@@ -287,7 +273,7 @@ class Metrics:
     """The numbers of one process."""
 
     def __init__(self) -> None:
-        self._all: list[Counter | Gauge | LabelledGauge | Histogram] = []
+        self._all: list[Counter | Gauge | Histogram] = []
 
     def counter(self, name: str, help_text: str, *labels: str) -> Counter:
         metric = Counter(name, help_text, labels)
@@ -295,9 +281,7 @@ class Metrics:
         return metric
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> Gauge:
-        metric = Gauge(name, help_text, read)
-        self._all.append(metric)
-        return metric
+        return self.gauges(name, help_text, (), lambda: [((), read())])
 
     def gauges(
         self,
@@ -305,8 +289,8 @@ class Metrics:
         help_text: str,
         labels: tuple[str, ...],
         read: Callable[[], Iterable[tuple[tuple[str, ...], float]]],
-    ) -> LabelledGauge:
-        metric = LabelledGauge(name, help_text, labels, read)
+    ) -> Gauge:
+        metric = Gauge(name, help_text, labels, read)
         self._all.append(metric)
         return metric
 

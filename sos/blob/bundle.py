@@ -14,9 +14,8 @@ from sos.blob.files import BlobFiles
 from sos.blob.format import BLOB_ID_BYTES, Buffer
 from sos.blob.group import SmallBlob
 from sos.blob.handshake import PeerAddress
-from sos.blob.peer import PeerServer, split_ids
+from sos.blob.peer import PeerServer, receive_ids, split_ids
 from sos.blob.peer_client import PeerClient
-from sos.blob.wire import Status
 from sos.catalog.model import BlobId, NodeId
 from sos.checksum import crc64nvme
 from sos.errors import Corruption, DiskFull, Unavailable
@@ -47,13 +46,9 @@ class BundleServer:
         server.add_route("POST", ROUTE, self._bundle)
 
     async def _bundle(self, exchange: PeerExchange) -> None:
-        exchange.accept()
-        received = bytearray()
-        async for piece, _ in exchange.body():
-            received += piece
-            if len(received) > RESYNC_BUNDLE_BLOBS * BLOB_ID_BYTES:
-                await exchange.answer(Status.BAD_REQUEST, "too many ids")
-                return
+        received = await receive_ids(exchange, RESYNC_BUNDLE_BLOBS)
+        if received is None:
+            return
         found = await self._files.read_small(
             split_ids(received), bytes_max=RESYNC_BUNDLE_BLOB_BYTES
         )

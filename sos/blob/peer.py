@@ -261,6 +261,18 @@ async def _one_piece(data: bytes) -> AsyncIterator[tuple[Buffer, int]]:
         yield data, crc64nvme(data)
 
 
+async def receive_ids(exchange: PeerExchange, count_max: int) -> bytearray | None:
+    """The body of a request that is a list of blob ids; None: it was longer, and that is answered."""
+    exchange.accept()
+    received = bytearray()
+    async for piece, _ in exchange.body():
+        received += piece
+        if len(received) > count_max * BLOB_ID_BYTES:
+            await exchange.answer(Status.BAD_REQUEST, "too many ids")
+            return None
+    return received
+
+
 def split_ids(joined: bytes | bytearray) -> list[BlobId]:
     """Ids from their concatenation. Raises: WireError."""
     if len(joined) % BLOB_ID_BYTES:

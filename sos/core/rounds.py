@@ -64,7 +64,7 @@ class Rounds:
         if node.raft.is_leader:
             self._record_recovery()
             node.driver.update(table.member_views(node))
-            views = table.member_views(node)
+            views = table.member_views(node)  # again: the driver may have taken learners in
             self._mind_own_disk(disk, views)
             leaving = {row.node for row in node.raft.members.members if row.leaving}
             node.catch_up.update([view for view in views if view.node not in leaving])

@@ -35,7 +35,7 @@ from sos.raft.identity_file import (
     encode_identity,
     parse_identity,
 )
-from sos.raft.quarantine import write_file
+from sos.raft.small_files import read_file, remove_content, write_file
 
 __all__ = [
     "IDENTITY_NAME",
@@ -248,7 +248,7 @@ class DataDirectory:
     def _empty_part(self, name: str) -> None:
         disk, part = self._disk, self.part(name)
         if disk.exists(part):
-            quarantine.remove_content(disk, part)
+            remove_content(disk, part)
         else:
             disk.mkdir(part)
         disk.fsync_directory(self._path)
@@ -309,7 +309,7 @@ def _refuse_foreign_content(disk: Disk, path: str) -> None:
 
 def _read_mark(disk: Disk, path: str, part: str) -> bytes | None:
     try:
-        return quarantine.read_file(disk, os.path.join(path, part, MARK_NAME))
+        return read_file(disk, os.path.join(path, part, MARK_NAME))
     except OSError as error:
         raise _io_error(path, error) from error
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
 from sos.catalog.model import NodeId
 from sos.disk import FileIdentity
 from sos.levels import check_version
+from sos.raft.small_files import decode_document, encode_document
 
 _VERSION: Final = 1
 _VERSION_LATER: Final = 2  # with what a release before it must not overlook
@@ -106,8 +105,7 @@ def encode_identity(identity: Identity, own: FileIdentity) -> bytes:
     if isinstance(formation, Prepared):
         document["state"] = "prepared"
         document["round"] = formation.round_number
-    body = json.dumps(document, separators=(",", ":"), sort_keys=True).encode() + b"\n"
-    return body + f"{zlib.crc32(body):08x}\n".encode()
+    return encode_document(document)
 
 
 def parse_identity(data: bytes) -> tuple[Identity, FileIdentity] | None:
@@ -115,11 +113,9 @@ def parse_identity(data: bytes) -> tuple[Identity, FileIdentity] | None:
 
     Its version stands for the whole directory: marks, notes and hints that have none of their own change with it.
     """
-    body, newline, check = data.partition(b"\n")
-    body += newline
-    if check != f"{zlib.crc32(body):08x}\n".encode():
+    document = decode_document(data)
+    if document is None:
         return None
-    document = json.loads(body)
     check_version("the data directory", document["version"], _VERSION_LATER)
     formation: Formation = Empty()
     if document["state"] == "empty" and "returned" in document:

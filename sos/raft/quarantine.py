@@ -8,22 +8,25 @@ Nothing in quarantine is ever read again by a node; the newest two are kept for 
 
 from __future__ import annotations
 
-import json
 import os
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from sos.disk import Disk, FileIdentity
+from sos.disk import Disk
 from sos.errors import DAMAGE_NOTE_NAME
 from sos.levels import check_version
+from sos.raft.small_files import (
+    decode_document,
+    encode_document,
+    read_file,
+    remove_content,
+    write_file,
+)
 
 QUARANTINE_NAME: Final = "quarantine"
 WHY_NAME: Final = "why"
 KEPT: Final = 2
-_TEMPORARY_SUFFIX: Final = ".tmp"
 _VERSION: Final = 1
 _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 
@@ -48,20 +51,15 @@ class PutAside:
 def leave_note(disk: Disk, path: str, note: Note) -> None:
     """Durable when it returns. Raises: OSError, FatalStop."""
     document = {"version": _VERSION, "incarnation": note.incarnation, "why": note.why}
-    body = json.dumps(document, separators=(",", ":"), sort_keys=True).encode() + b"\n"
-    write_file(disk, path, DAMAGE_NOTE_NAME, body + f"{zlib.crc32(body):08x}\n".encode())
+    write_file(disk, path, DAMAGE_NOTE_NAME, encode_document(document))
 
 
 def read_note(disk: Disk, path: str) -> Note | None:
     """The note, None if there is none or it fails its checks. Raises: OSError, MadeByNewer."""
     data = read_file(disk, os.path.join(path, DAMAGE_NOTE_NAME))
-    if data is None:
+    document = None if data is None else decode_document(data)
+    if document is None:
         return None
-    body, newline, check = data.partition(b"\n")
-    body += newline
-    if check != f"{zlib.crc32(body):08x}\n".encode():
-        return None
-    document = json.loads(body)
     check_version(f"{path}/{DAMAGE_NOTE_NAME}", document["version"], _VERSION)
     return Note(incarnation=str(document["incarnation"]), why=str(document["why"]))
 
@@ -127,47 +125,3 @@ def drop_oldest(disk: Disk, path: str, *, but: str) -> None:
     for aside in others[: -(KEPT - 1)]:
         remove_content(disk, aside.path)
         disk.rmdir(aside.path)
-
-
-# --- files ----------------------------------------------------------------------------------------
-def write_file(
-    disk: Disk, directory: str, name: str, data: bytes | Callable[[FileIdentity], bytes]
-) -> None:
-    """Replace a file in one step; durable when it returns. ``data`` may depend on which file it becomes.
-
-    Raises: OSError, FatalStop.
-    """
-    path = os.path.join(directory, name)
-    temporary = path + _TEMPORARY_SUFFIX
-    if disk.exists(temporary):
-        disk.unlink(temporary)
-    file = disk.create(temporary)
-    try:
-        file.pwrite(data if isinstance(data, bytes) else data(file.identity()), 0)
-        file.fsync()
-    finally:
-        file.close()
-    disk.rename(temporary, path)
-    disk.fsync_directory(directory)
-
-
-def read_file(disk: Disk, path: str) -> bytes | None:
-    """The whole file, None if there is none. Raises: OSError."""
-    if not disk.exists(path):
-        return None
-    file = disk.open(path)
-    try:
-        return file.pread(file.size(), 0)
-    finally:
-        file.close()
-
-
-def remove_content(disk: Disk, path: str) -> None:
-    """Empty a directory. Raises: OSError."""
-    for name in disk.listing(path):
-        child = os.path.join(path, name)
-        if disk.is_directory(child):
-            remove_content(disk, child)
-            disk.rmdir(child)
-        else:
-            disk.unlink(child)

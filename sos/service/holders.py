@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sos.blob.format import BLOB_ID_BYTES
+from sos.blob.peer import receive_ids
 from sos.blob.peer_errors import Damaged, NotHere
 from sos.blob.wire import Status
 from sos.catalog.model import BlobId
@@ -148,13 +149,9 @@ class HolderNotices:
 
     async def _stored(self, exchange: PeerExchange) -> None:
         """Another member saw this node finish these blobs: report those that are here."""
-        exchange.accept()
-        received = bytearray()
-        async for piece, _ in exchange.body():
-            received += piece
-            if len(received) > _IDS_MAX * BLOB_ID_BYTES:
-                await exchange.answer(Status.BAD_REQUEST, "too many ids")
-                return
+        received = await receive_ids(exchange, _IDS_MAX)
+        if received is None:
+            return
         if len(received) % BLOB_ID_BYTES:
             await exchange.answer(Status.BAD_REQUEST, "not a list of ids")
             return

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from sos.blob.bundle import WantedBlob
 from sos.blob.format import BLOB_ID_BYTES
-from sos.blob.peer import split_ids
-from sos.blob.wire import Status
+from sos.blob.peer import receive_ids, split_ids
 from sos.catalog.model import BlobId, NodeId
 from sos.checksum import crc64nvme
 from sos.errors import Corruption, DiskFull, Unavailable
@@ -242,13 +241,9 @@ class Puller:
         return True
 
     async def _pull_route(self, exchange: PeerExchange) -> None:
-        exchange.accept()
-        received = bytearray()
-        async for piece, _ in exchange.body():
-            received += piece
-            if len(received) > RESYNC_BATCH_BLOBS * BLOB_ID_BYTES:
-                await exchange.answer(Status.BAD_REQUEST, "too many ids")
-                return
+        received = await receive_ids(exchange, RESYNC_BATCH_BLOBS)
+        if received is None:
+            return
         async with aclosing(_as_pieces(self.pull(split_ids(received)))) as pieces:
             await exchange.answer_body(pieces)
 

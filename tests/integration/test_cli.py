@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from tests.integration.cluster import (
     free_ports,
     is_alive,
 )
+from tests.integration.stores import until
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +144,6 @@ class _Demo:
         return self.process.wait(timeout=30)
 
 
-def _wait(condition: object, deadline_s: float = 15.0) -> None:
-    assert callable(condition)
-    end = time.monotonic() + deadline_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_demo_prints_what_works_and_cleans_up() -> None:
     """Design 4: endpoints, keys, ready lines; a dead node is started again; Ctrl-C stops all, nothing is left."""
     before = set(Path(tempfile.gettempdir()).glob("sos-demo-*"))
@@ -172,7 +164,7 @@ def test_demo_prints_what_works_and_cleans_up() -> None:
         children = child_pids(demo.process.pid)
         demo.process.send_signal(signal.SIGINT)
         assert demo.finish() == 0
-        _wait(lambda: not any(is_alive(pid) for pid in children))
+        until(lambda: not any(is_alive(pid) for pid in children), "all have ended", 15.0)
         assert set(Path(tempfile.gettempdir()).glob("sos-demo-*")) <= before
     finally:
         demo.process.kill()

@@ -324,6 +324,12 @@ class Host:
             return False
         return index < journal.first_index or journal.term_at(index) == term
 
+    def campaign(self) -> None:
+        """Start an election at once, as if the leader had handed over."""
+        assert self.raft is not None
+        self.raft._candidacy._now_term = self.raft.term
+        self.run(RaftNode.tick)
+
     # --- snapshots --------------------------------------------------------------------------------
     def _need_snapshot(self, leader: str, index: int) -> None:
         source = self.bed.hosts.get(leader)  # None: its last words arrive after it lost its disk

@@ -55,13 +55,6 @@ def _propose(bed: Bed, host: Host, payload: bytes, seconds: float = 1.0) -> list
     return outcomes
 
 
-def _campaign(host: Host) -> None:
-    """Start an election at once, as if the leader had handed over."""
-    raft = _raft(host)
-    raft._candidacy._now_term = raft.term
-    host.run(RaftNode.tick)
-
-
 def _wiped(bed: Bed, host: Host) -> Host:
     """A fresh node in the place of ``host``; its catalog is that of the formation."""
     new = bed.wipe(host)
@@ -517,7 +510,7 @@ def test_a_copy_of_a_newer_term_makes_that_term_durable_first(crash: str) -> Non
     near, far = others
     bed.network.isolate(far.name)
     bed.world.run_for(3.0)
-    _campaign(near)
+    near.campaign()
     assert bed.world.wait_for(lambda: _raft(near).is_leader, 2.0)
     for _ in range(5):
         bed.write(near)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from sos.raft.messages import Append, AppendReply, RequestVote, decode, encode, encode_members
-from sos.raft.node import RaftNode
 from tests.sim.bed import Bed, BedSettings, Host
 from tests.sim.checks import Violation
 from tests.sim.schedule import run_seed
@@ -48,13 +47,6 @@ def _cut_off(bed: Bed, host: Host) -> None:
     bed.world.run_for(3.0)
 
 
-def _campaign(host: Host) -> None:
-    """Start an election at once, as if the leader had handed over."""
-    raft = _raft(host)
-    raft._candidacy._now_term = raft.term
-    host.run(RaftNode.tick)
-
-
 def power_cut_after_acks(bed: Bed) -> None:
     """All lose power after a write was acknowledged (D1)."""
     leader, _, _ = _three(bed)
@@ -85,14 +77,14 @@ def wiped_voter(bed: Bed) -> None:
     """A voter is wiped after it voted; the other candidate of that term asks it again (protocols.md 1.1, S1)."""
     voter, one, two = _three(bed)
     _cut_off(bed, two)
-    _campaign(one)
+    one.campaign()
     assert bed.world.wait_for(lambda: bool(_raft(one).is_leader), 1.0)
     bed.network.isolate(one.name)
     bed.network.cut -= {pair for pair in bed.network.cut if one.name not in pair}
     new = bed.wipe(voter)
     assert bed.world.wait_for(lambda: _raft(two)._core.is_connected(new.name), 5.0)
     assert _raft(two).term + 1 == bed.checker_term(one)
-    _campaign(two)
+    two.campaign()
     bed.world.run_for(0.5)
 
 
@@ -163,9 +155,9 @@ def votes_come_twice(bed: Bed) -> None:
         return False
 
     bed.network.drop = twice
-    _campaign(small[0])
+    small[0].campaign()
     other = next(host for host in large if host is not first)
-    _campaign(other)
+    other.campaign()
     bed.world.run_for(1.0)
     assert _raft(other).is_leader
 
@@ -174,8 +166,8 @@ def back_with_a_higher_term(bed: Bed) -> None:
     """A node that campaigned alone comes back with a higher term, and is not locked out."""
     leader, one, _ = _three(bed)
     _cut_off(bed, one)
-    _campaign(one)
-    _campaign(one)
+    one.campaign()
+    one.campaign()
     _write(bed, leader, 3)
     bed.network.heal()
     _write(bed, leader, 3, 5.0)
@@ -227,7 +219,7 @@ def snapshot_of_a_term_not_heard_of(bed: Bed) -> None:
     """A snapshot's source follows a leader that its receiver cannot hear (protocols.md 6)."""
     leader, near, far = _three(bed)
     _cut_off(bed, far)
-    _campaign(near)
+    near.campaign()
     _write(bed, near, 5, 1.0)
     point = _raft(leader).snapshot_point()
     assert point.term > _raft(far).term

@@ -37,7 +37,7 @@ from sos.levels import FIRST, UNKNOWN
 from sos.link.protocol import Answer, answer_of
 from sos.link.waiting import Operations
 from sos.packing import pack
-from sos.raft import quarantine
+from sos.raft import quarantine, small_files
 from sos.raft.boots import decode_boots, encode_boots
 from sos.raft.handshake import (
     MESSAGE_BYTES,
@@ -301,10 +301,10 @@ def test_a_directory_of_a_newer_release_is_left_alone() -> None:
         ("damaged", lambda: quarantine.read_note(disk, "/n1")),
         ("identity", lambda: read_identity(disk, "/n1")),
     ):
-        data = quarantine.read_file(disk, f"/n1/{name}")
+        data = small_files.read_file(disk, f"/n1/{name}")
         assert data is not None
         newer = _newer_json(data)
-        quarantine.write_file(disk, "/n1", name, newer)
+        small_files.write_file(disk, "/n1", name, newer)
         with pytest.raises(MadeByNewer, match="version 9") as refused:
             read()
         assert refused.value.exit_code == EXIT_USAGE
@@ -317,7 +317,7 @@ def test_a_directory_of_a_newer_release_is_left_alone() -> None:
     for change in changes:
         with pytest.raises(MadeByNewer):
             change()
-    assert quarantine.read_file(disk, "/n1/identity") == newer
+    assert small_files.read_file(disk, "/n1/identity") == newer
     assert not disk.exists("/n1/quarantine")
 
 
