@@ -13,8 +13,9 @@ from typing import Final
 
 from sos.errors import MadeByNewer
 
-LEVEL: Final = 1  # the highest this build applies
 FIRST: Final = 1  # of every release that does not tell its own
+SECOND: Final = 2  # multipart uploads, versions, tags, bucket settings, limited keys and accounts
+LEVEL: Final = SECOND  # the highest this build applies
 UNKNOWN: Final = 1 << 16  # of what this build does not know: above every level there is
 
 

@@ -30,9 +30,11 @@ from sos.catalog.fields import (
     number,
     refuse,
     text,
+    version_or_none,
 )
 from sos.catalog.model import (
     Checksum,
+    Deleted,
     DeletedMany,
     Done,
     FormationRecord,
@@ -42,6 +44,7 @@ from sos.catalog.model import (
     RequestId,
     Result,
     Stored,
+    VersionNumber,
 )
 from sos.packing import pack, unpack
 
@@ -75,28 +78,42 @@ def encode_result(result: Result) -> bytes:
     """The bytes of ``result`` as they are remembered under the request id and travel to the gateway."""
     if type(result) is Stored:
         checksum = result.checksum
-        return pack(
-            (
-                1,
-                1,
-                result.etag,
-                result.modified_ms,
-                ALGORITHM_NUMBERS[checksum.algorithm],
-                checksum.digest,
-                result.commit_index,
-            )
+        plain = (
+            result.etag,
+            result.modified_ms,
+            ALGORITHM_NUMBERS[checksum.algorithm],
+            checksum.digest,
+            result.commit_index,
         )
+        more = (result.version, result.composite, result.source_version)
+        if more == _NOTHING_MORE_STORED:
+            return pack((1, 1, *plain))
+        return pack((1, 2, *plain, more))
     if type(result) is Done:
         return pack((2, 1, result.existed))
     if type(result) is DeletedMany:
-        outcomes = [None if outcome is None else outcome.value for outcome in result.outcomes]
-        return pack((3, 1, outcomes))
+        version = 2 if any(type(outcome) is Deleted for outcome in result.outcomes) else 1
+        return pack((3, version, [_outcome_field(outcome) for outcome in result.outcomes]))
+    if type(result) is Deleted:
+        return pack((5, 1, result.version, result.is_marker))
     assert type(result) is Rejection
     return pack((4, 1, result.value))
 
 
+_NOTHING_MORE_STORED: Final = (None, False, None)
+
+
+def _outcome_field(outcome: Rejection | Deleted | None) -> object:
+    if outcome is None:
+        return None
+    if isinstance(outcome, Rejection):
+        return outcome.value
+    return (outcome.version, outcome.is_marker)
+
+
 def _stored(fields: list[Any]) -> Stored:
-    etag, modified_ms, algorithm, digest, commit_index = fields
+    etag, modified_ms, algorithm, digest, commit_index, *more = fields
+    version, composite, source_version = items(more[0]) if more else _NOTHING_MORE_STORED
     if type(digest) is not bytes:
         raise refuse("digest")
     return Stored(
@@ -104,7 +121,21 @@ def _stored(fields: list[Any]) -> Stored:
         modified_ms=number(modified_ms),
         checksum=Checksum(algorithm=ALGORITHMS[algorithm], digest=digest),
         commit_index=number(commit_index),
+        version=version_or_none(version),
+        composite=flag(composite),
+        source_version=version_or_none(source_version),
     )
+
+
+def _deleted(fields: list[Any]) -> Deleted:
+    version, is_marker = fields
+    return Deleted(version=VersionNumber(number(version)), is_marker=flag(is_marker))
+
+
+def _outcome(value: object) -> Rejection | Deleted | None:
+    if value is None:
+        return None
+    return Rejection(value) if type(value) is int else _deleted(items(value))
 
 
 def _done(fields: list[Any]) -> Done:
@@ -114,11 +145,7 @@ def _done(fields: list[Any]) -> Done:
 
 def _deleted_many(fields: list[Any]) -> DeletedMany:
     (outcomes,) = fields
-    return DeletedMany(
-        outcomes=tuple(
-            None if outcome is None else Rejection(outcome) for outcome in items(outcomes)
-        )
-    )
+    return DeletedMany(outcomes=tuple(_outcome(outcome) for outcome in items(outcomes)))
 
 
 def _rejection(fields: list[Any]) -> Rejection:
@@ -128,9 +155,12 @@ def _rejection(fields: list[Any]) -> Rejection:
 
 _RESULTS: Final[dict[tuple[int, int], Callable[[list[Any]], Result]]] = {
     (1, 1): _stored,
+    (1, 2): _stored,
     (2, 1): _done,
     (3, 1): _deleted_many,
+    (3, 2): _deleted_many,
     (4, 1): _rejection,
+    (5, 1): _deleted,
 }
 
 

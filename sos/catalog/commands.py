@@ -29,8 +29,10 @@ from sos.catalog.fields import (
     refuse,
     source_condition_fields,
     source_condition_from,
+    tags_from,
     text,
     text_or_none,
+    version_or_none,
 )
 from sos.catalog.model import (
     Checksum,
@@ -42,22 +44,28 @@ from sos.catalog.model import (
     DeleteEntry,
     DeleteObject,
     DeleteObjects,
+    NewBytes,
     PutObject,
     RaiseSweepFloor,
     ReportHolders,
     RevokeAccessKey,
 )
-from sos.levels import FIRST, UNKNOWN
+from sos.levels import FIRST, SECOND, UNKNOWN
 from sos.packing import PackingError, pack, unpack
 
 _Value = TypeVar("_Value")
 
 
 # --- encoders ---------------------------------------------------------------------------
+# What a later release added to a command is one more field of version 2, a list; without any of it, version 1 is written.
 def _put_object_fields(c: PutObject) -> tuple[object, ...]:
+    if c.tags or c.acl or c.access_epoch:
+        return (3, 2, *_plain_put_fields(c), (c.tags, c.acl, c.access_epoch))
+    return (3, 1, *_plain_put_fields(c))
+
+
+def _plain_put_fields(c: PutObject) -> tuple[object, ...]:
     return (
-        3,
-        1,
         c.access_key,
         c.bucket,
         c.key,
@@ -73,9 +81,23 @@ def _put_object_fields(c: PutObject) -> tuple[object, ...]:
 
 
 def _copy_object_fields(c: CopyObject) -> tuple[object, ...]:
+    more = (
+        c.source_version,
+        c.tags,
+        c.acl,
+        None if c.new is None else (body_fields(c.new.body), c.new.md5),
+        c.access_epoch,
+    )
+    if more != _NOTHING_MORE_TO_COPY:
+        return (4, 2, *_plain_copy_fields(c), more)
+    return (4, 1, *_plain_copy_fields(c))
+
+
+_NOTHING_MORE_TO_COPY: Final = (None, None, "", None, 0)
+
+
+def _plain_copy_fields(c: CopyObject) -> tuple[object, ...]:
     return (
-        4,
-        1,
         c.access_key,
         c.source_bucket,
         c.source_key,
@@ -91,9 +113,19 @@ def _copy_object_fields(c: CopyObject) -> tuple[object, ...]:
     )
 
 
+def _delete_object_fields(c: DeleteObject) -> tuple[object, ...]:
+    plain = (c.access_key, c.bucket, c.key, condition_fields(c.condition))
+    if c.version is None and not c.modified_ms and not c.access_epoch:
+        return (5, 1, *plain)
+    return (5, 2, *plain, (c.modified_ms, c.version, c.access_epoch))
+
+
 def _delete_objects_fields(c: DeleteObjects) -> tuple[object, ...]:
-    entries = [(entry.key, entry.etag, entry.version_id) for entry in c.entries]
-    return (6, 1, c.access_key, c.bucket, entries)
+    if not c.modified_ms and not c.access_epoch and all(e.version is None for e in c.entries):
+        entries = [(entry.key, entry.etag, entry.version_id) for entry in c.entries]
+        return (6, 1, c.access_key, c.bucket, entries)
+    versions = [(entry.key, entry.etag, entry.version_id, entry.version) for entry in c.entries]
+    return (6, 2, c.access_key, c.bucket, versions, (c.modified_ms, c.access_epoch))
 
 
 _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
@@ -101,7 +133,7 @@ _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
     DeleteBucket: lambda c: (2, 1, c.access_key, c.bucket),
     PutObject: _put_object_fields,
     CopyObject: _copy_object_fields,
-    DeleteObject: lambda c: (5, 1, c.access_key, c.bucket, c.key, condition_fields(c.condition)),
+    DeleteObject: _delete_object_fields,
     DeleteObjects: _delete_objects_fields,
     ReportHolders: lambda c: (7, 1, c.node, c.sequence, c.gained, c.lost),
     RaiseSweepFloor: lambda c: (8, 1, c.floor_index),
@@ -143,7 +175,9 @@ def _put_object(fields: list[Any]) -> PutObject:
         digest,
         headers,
         condition,
+        *more,
     ) = fields
+    tags, acl, access_epoch = items(more[0]) if more else ([], "", 0)
     if type(digest) is not bytes or not 4 <= len(digest) <= 32:
         raise refuse("digest")
     md5 = exact_bytes(md5, 16)
@@ -158,7 +192,15 @@ def _put_object(fields: list[Any]) -> PutObject:
         checksum=Checksum(algorithm=ALGORITHMS[algorithm], digest=digest),
         headers=headers_from(headers),
         condition=condition_from(condition),
+        tags=tags_from(tags),
+        acl=text(acl),
+        access_epoch=number(access_epoch),
     )
+
+
+def _new_bytes(value: object) -> NewBytes:
+    body, md5 = items(value)
+    return NewBytes(body=body_from(body), md5=exact_bytes(md5, 16))
 
 
 def _copy_object(fields: list[Any]) -> CopyObject:
@@ -175,7 +217,9 @@ def _copy_object(fields: list[Any]) -> CopyObject:
         changes,
         source_condition,
         condition,
+        *more,
     ) = fields
+    version, tags, acl, new, access_epoch = items(more[0]) if more else _NOTHING_MORE_TO_COPY
     return CopyObject(
         access_key=access_key_id(access_key),
         source_bucket=bucket_name(source_bucket),
@@ -189,32 +233,48 @@ def _copy_object(fields: list[Any]) -> CopyObject:
         changes_something=flag(changes),
         source_condition=source_condition_from(source_condition),
         condition=condition_from(condition),
+        source_version=version_or_none(version),
+        tags=None if tags is None else tags_from(tags),
+        acl=text(acl),
+        new=None if new is None else _new_bytes(new),
+        access_epoch=number(access_epoch),
     )
 
 
 def _delete_object(fields: list[Any]) -> DeleteObject:
-    access_key, bucket, key, condition = fields
+    access_key, bucket, key, condition, *more = fields
+    modified_ms, version, access_epoch = items(more[0]) if more else (0, None, 0)
     return DeleteObject(
         access_key=access_key_id(access_key),
         bucket=bucket_name(bucket),
         key=key_text(key),
         condition=condition_from(condition),
+        modified_ms=number(modified_ms),
+        version=version_or_none(version),
+        access_epoch=number(access_epoch),
     )
 
 
 def _delete_entry(fields: list[Any]) -> DeleteEntry:
-    key, etag, version_id = fields
+    key, etag, version_id, *more = fields
+    (version,) = more or (None,)
     return DeleteEntry(
-        key=key_text(key), etag=text_or_none(etag), version_id=text_or_none(version_id)
+        key=key_text(key),
+        etag=text_or_none(etag),
+        version_id=text_or_none(version_id),
+        version=version_or_none(version),
     )
 
 
 def _delete_objects(fields: list[Any]) -> DeleteObjects:
-    access_key, bucket, entries = fields
+    access_key, bucket, entries, *more = fields
+    modified_ms, access_epoch = items(more[0]) if more else (0, 0)
     return DeleteObjects(
         access_key=access_key_id(access_key),
         bucket=bucket_name(bucket),
         entries=tuple(_delete_entry(items(entry)) for entry in items(entries)),
+        modified_ms=number(modified_ms),
+        access_epoch=number(access_epoch),
     )
 
 
@@ -247,6 +307,7 @@ def _revoke_access_key(fields: list[Any]) -> RevokeAccessKey:
     return RevokeAccessKey(access_key=access_key_id(access_key))
 
 
+# Tags: 1-10 of the first level; 11-19 versions, 20-29 multipart, 30-39 settings, tags and forms, 40-49 keys and access.
 _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (1, 1): _create_bucket,
     (2, 1): _delete_bucket,
@@ -258,11 +319,17 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (8, 1): _raise_sweep_floor,
     (9, 1): _create_access_key,
     (10, 1): _revoke_access_key,
+    (3, 2): _put_object,
+    (4, 2): _copy_object,
+    (5, 2): _delete_object,
+    (6, 2): _delete_objects,
 }
 
 
 # The release's level that brought each (tag, version): a new one gets the next level (``sos.levels``).
-COMMAND_LEVELS: Final[dict[tuple[int, int], int]] = dict.fromkeys(_COMMANDS, FIRST)
+COMMAND_LEVELS: Final[dict[tuple[int, int], int]] = {
+    (tag, version): FIRST if version == 1 and tag <= 10 else SECOND for tag, version in _COMMANDS
+}
 _LEVEL_OF_START: Final = {bytes(start): level for start, level in COMMAND_LEVELS.items()}
 
 

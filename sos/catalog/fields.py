@@ -23,6 +23,7 @@ from sos.catalog.model import (
     InlineBody,
     NodeId,
     StoredHeaders,
+    VersionNumber,
     WriteCondition,
 )
 from sos.limits import KEY_BYTES_MAX
@@ -138,7 +139,16 @@ def node_id(value: object) -> NodeId:
     return NodeId(value)
 
 
+def version_or_none(value: object) -> VersionNumber | None:
+    return None if value is None else VersionNumber(number(value))
+
+
 # --- values ---------------------------------------------------------------------------------------
+def tags_from(value: object) -> tuple[tuple[str, str], ...]:
+    """Tags, which are written as they are."""
+    return tuple(_pair(pair) for pair in items(value))
+
+
 def etag_field(etag: str, md5: bytes) -> str:
     """The ETag as it is written: nothing when it is the MD5 in hex, as for every single-part object."""
     return "" if etag == md5.hex() else etag

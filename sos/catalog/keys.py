@@ -30,6 +30,7 @@ _POINTER_END: Final = b"\x00"
 # 24 bytes: nobody finds two long keys whose nodes collide, also on purpose (2 ** 96 tries).
 NODE_BYTES: Final = 24
 
+# Free: 0x11 settings of buckets, 0x22 noncurrent versions, 0x60-0x63 multipart uploads, 0x42-0x44 keys and accounts.
 META: Final = b"\x01" + _SCOPE
 BUCKET: Final = b"\x10" + _SCOPE
 OBJECT: Final = b"\x20" + _SCOPE

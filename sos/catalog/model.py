@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 from sos.values import value
 
@@ -19,6 +19,9 @@ AccessKeyId = NewType("AccessKeyId", str)
 NodeId = NewType(
     "NodeId", str
 )  # "name@incarnation", incarnation = 16 hex digits; Raft counts by this
+UploadId = NewType("UploadId", bytes)  # 16 bytes: position number (8, big-endian) + 8 random
+VersionNumber = NewType("VersionNumber", int)  # ``Position.number`` of the write; 0 is "null"
+NULL_VERSION: Final = VersionNumber(0)
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -34,7 +37,7 @@ class ChecksumAlgorithm(Enum):
 
 @value()
 class Checksum:
-    """A whole-object checksum (FULL_OBJECT); ``digest`` is raw, big-endian."""
+    """A checksum of bytes (FULL_OBJECT); ``digest`` is raw, big-endian. Of a COMPOSITE one the record says so."""
 
     algorithm: ChecksumAlgorithm
     digest: bytes
@@ -79,7 +82,10 @@ Body = InlineBody | BlobBody
 
 @value()
 class ObjectRecord:
-    """The current version of a key."""
+    """A version of a key: the current one, or one of the noncurrent ones below it.
+
+    What follows ``commit_index`` has its default in nearly all records, which then are written without it.
+    """
 
     blob: BlobId | None  # None: empty object, no bytes anywhere
     inline: bool  # True: the bytes are in the catalog, in the table of inline bodies
@@ -90,17 +96,72 @@ class ObjectRecord:
     checksum: Checksum
     headers: StoredHeaders
     commit_index: int  # log index of the entry that wrote it
+    number: int = (
+        0  # ``Position.number`` of its command; 0: written before the bucket was ever versioned
+    )
+    is_null: bool = True  # its version id is "null"; else it is made from ``number``
+    is_marker: bool = False  # a delete marker: no bytes, no headers
+    older: int = 0  # of the current version: how many noncurrent ones the key has
+    null_order: int = 0  # of the current version: ``order`` of the noncurrent null version, 0: none
+    composite: bool = False  # the checksum is one of the parts' checksums (COMPOSITE)
+    part_count: int = 0  # 0: not uploaded in parts
+    manifest: UploadId | None = None  # the bytes are the parts of this upload
+    tags: tuple[tuple[str, str], ...] = ()
+    acl: str = ""  # name of a canned ACL; "": private
+    owner: str = ""  # id of an account; "": the bucket's
+
+    @property
+    def order(self) -> int:
+        """Among the versions of its key: greater is newer."""
+        return self.number or self.commit_index << 16
+
+    @property
+    def version(self) -> VersionNumber:
+        """What its version id is made from."""
+        return NULL_VERSION if self.is_null else VersionNumber(self.number)
+
+
+class Versioning(Enum):
+    """The versioning state of a bucket (S3 API: PutBucketVersioning). The value is what is stored."""
+
+    NEVER = 0
+    ENABLED = 1
+    SUSPENDED = 2
+
+
+class BucketSetting(Enum):
+    """A configuration document of a bucket, in a row of its own. The value is what is stored."""
+
+    TAGGING = 1
+    CORS = 2
+    LIFECYCLE = 3
+    POLICY = 4
+    ACL = 5
+    OWNERSHIP = 6
+    PUBLIC_ACCESS_BLOCK = 7
 
 
 @value()
 class BucketRecord:
-    """A bucket with its counters (kept by every write in the same transaction)."""
+    """A bucket with its counters (kept by every write in the same transaction).
+
+    ``object_count`` counts current versions that are no delete markers; ``size_bytes`` is of all versions.
+    What follows ``bucket_id`` has its default in most records, which then are written without it.
+    """
 
     name: str
     created_ms: int
     object_count: int
     size_bytes: int
     bucket_id: int  # ``Position.number`` of its creation; keys of objects carry it: a re-created bucket is new
+    versioning: Versioning = Versioning.NEVER
+    version_count: int = 0  # noncurrent versions, and current delete markers
+    owner: str = ""  # id of an account; "": the root account
+    access_epoch: int = (
+        0  # ``Position.number`` of the last change of who may do what; 0: as created
+    )
+    configured: int = 0  # bit ``1 << setting.value`` for each ``BucketSetting`` that has a row
+    upload_count: int = 0  # multipart uploads in progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,13 +183,21 @@ class BlobRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKeyRecord:
-    """An access key. ``root`` keys come with the formation record."""
+    """An access key. ``root`` keys come with the formation record.
+
+    A key is limited to ``buckets``, and in each to keys with one of ``prefixes``; empty: not limited.
+    """
 
     access_key: AccessKeyId
     secret_key: str
     root: bool
     enabled: bool
     created_ms: int
+    name: str = ""  # for people
+    account: str = ""  # id of its account; "": the root account
+    read_only: bool = False
+    buckets: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +289,17 @@ class PutObject:
     checksum: Checksum
     headers: StoredHeaders
     condition: WriteCondition = ALWAYS
+    tags: tuple[tuple[str, str], ...] = ()
+    acl: str = ""
+    access_epoch: int = 0  # of the bucket when the request was admitted; apply refuses another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewBytes:
+    """The whole bytes of an object as they were written anew, and their MD5 (its hex form is the ETag)."""
+
+    body: Body | None
+    md5: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +310,8 @@ class CopyObject:
     checksum); apply refuses with SOURCE_CHANGED when it is not current. ``headers is None``: keep the source's.
     ``checksum is None``: keep the source's. ``changes_something``: False when nothing in the request makes a
     copy onto itself legal (s3.md 1.1.6: REPLACE, a storage class, a checksum algorithm, a source version, If-Match).
+    ``source_version is None``: the current one. ``tags is None``: keep the source's. ``new``: the bytes of a source
+    that was uploaded in parts, written anew as one object.
     """
 
     access_key: AccessKeyId
@@ -244,23 +326,37 @@ class CopyObject:
     changes_something: bool = True
     source_condition: CopySourceCondition = SOURCE_ALWAYS
     condition: WriteCondition = ALWAYS
+    source_version: VersionNumber | None = None
+    tags: tuple[tuple[str, str], ...] | None = None
+    acl: str = ""
+    new: NewBytes | None = None
+    access_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject:
+    """``version is None``: the key, else that version for good."""
+
     access_key: AccessKeyId
     bucket: str
     key: str
     condition: WriteCondition = ALWAYS
+    modified_ms: int = 0  # of the delete marker, if the bucket's versioning makes one
+    version: VersionNumber | None = None
+    access_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteEntry:
-    """One key of a DeleteObjects. ``version_id``: "null", None, or anything else = never issued."""
+    """One key of a DeleteObjects. ``version_id``: "null", None, or anything else = never issued.
+
+    ``version``: of an id that was issued, also "null"; then ``version_id`` is None.
+    """
 
     key: str
     etag: str | None = None
     version_id: str | None = None
+    version: VersionNumber | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +364,8 @@ class DeleteObjects:
     access_key: AccessKeyId
     bucket: str
     entries: tuple[DeleteEntry, ...]
+    modified_ms: int = 0  # of delete markers
+    access_epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,7 +435,10 @@ class Position:
 
 # --- results --------------------------------------------------------------------------------------
 class Rejection(Enum):
-    """The catalog refused a valid command. The value is what is stored; never reuse one."""
+    """The catalog refused a valid command. The value is what is stored; never reuse one.
+
+    30-39 are of versions, 40-59 of multipart uploads, 60-69 of settings and tags, 70-79 of keys and access.
+    """
 
     NO_SUCH_BUCKET = 1
     BUCKET_ALREADY_OWNED_BY_YOU = 2
@@ -359,6 +460,7 @@ class Rejection(Enum):
     UNKNOWN_COMMAND = 18  # cannot be decoded by this version
     SOURCE_TOO_LARGE = 19
     NO_SUCH_VERSION = 20  # one key of a DeleteObjects names a version id that was never issued
+    ACCESS_CHANGED = 21  # who may do what was changed since the request was admitted: judge again
 
 
 @value()
@@ -369,6 +471,22 @@ class Stored:
     modified_ms: int
     checksum: Checksum
     commit_index: int
+    version: VersionNumber | None = None  # None: the bucket was never versioned
+    composite: bool = False
+    source_version: VersionNumber | None = (
+        None  # of a copy, if the source's bucket was ever versioned
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """A delete in a bucket that was ever versioned. ``version``: of the marker that was made, or of what was removed.
+
+    ``is_marker``: that version is (was) a delete marker.
+    """
+
+    version: VersionNumber
+    is_marker: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,12 +498,12 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedMany:
-    """Per entry, in request order: ``None`` = deleted (or was absent), else why not."""
+    """Per entry, in request order: ``None`` = deleted (or was absent), ``Deleted`` in a versioned bucket, else why not."""
 
-    outcomes: tuple[Rejection | None, ...] = field(default=())
+    outcomes: tuple[Rejection | Deleted | None, ...] = field(default=())
 
 
-Result = Stored | Done | DeletedMany | Rejection
+Result = Stored | Done | Deleted | DeletedMany | Rejection
 
 
 # --- what views tell ------------------------------------------------------------------------------
@@ -397,6 +515,7 @@ class ListedObject(NamedTuple):
     etag: str
     modified_ms: int
     checksum_algorithm: ChecksumAlgorithm
+    composite: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

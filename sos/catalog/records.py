@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from sos.catalog.fields import (
     etag_field,
     headers_fields,
     headers_from,
+    tags_from,
 )
 from sos.catalog.keys import describe
 from sos.catalog.model import (
@@ -33,6 +34,7 @@ from sos.catalog.model import (
     NodeId,
     ObjectRecord,
     Removal,
+    Versioning,
 )
 from sos.checksum import crc64nvme
 from sos.errors import Corruption
@@ -72,8 +74,11 @@ def record_hash(value: bytes) -> int:
     return number
 
 
-def unseal_fields(row_key: bytes, value: bytes, tag: int, count: int) -> list[Any]:
-    """The fields after tag and version of a checked record. Raises: Corruption, MadeByNewer."""
+def unseal_fields(row_key: bytes, value: bytes, tag: int, *counts: int) -> list[Any]:
+    """Tag, version and fields of a checked record; ``counts``: of the fields in version 1, 2, ...
+
+    Raises: Corruption, MadeByNewer.
+    """
     body = value[CHECKSUM_BYTES:]
     if checksum(row_key, body).to_bytes(CHECKSUM_BYTES, "big") != value[:CHECKSUM_BYTES]:
         raise Corruption(f"{describe(row_key)}: checksum does not match")
@@ -81,70 +86,113 @@ def unseal_fields(row_key: bytes, value: bytes, tag: int, count: int) -> list[An
         fields = unpack(body)
     except PackingError as error:
         raise Corruption(f"{describe(row_key)}: {error}") from error
-    if type(fields) is not list or fields[:2] != [tag, 1] or len(fields) != count + 2:
-        raise _of_another_version(row_key, fields, tag)
-    return fields
+    if type(fields) is list and len(fields) > 2 and fields[0] == tag:
+        version = fields[1]
+        if version == 1 and len(fields) == counts[0] + 2:
+            return fields
+        if (
+            type(version) is int
+            and 1 < version <= len(counts)
+            and len(fields) == counts[version - 1] + 2
+        ):
+            return fields
+    raise _of_another_version(row_key, fields, tag, len(counts))
 
 
-def _of_another_version(row_key: bytes, fields: object, tag: int) -> Corruption:
+def _of_another_version(row_key: bytes, fields: object, tag: int, known: int) -> Corruption:
     """What is wrong with a record whose checksum is right. Raises: MadeByNewer, if a newer release wrote it."""
     match fields:
         case [number, version, *_] if number == tag:
-            check_version(describe(row_key), version, 1)
+            check_version(describe(row_key), version, known)
     return Corruption(f"{describe(row_key)}: written by another version")
 
 
+# Tags of records: 32-41 and 48-51 below; 60-64 versions, 65-69 multipart, 70-72 settings, 73-75 keys and access.
 # --- records --------------------------------------------------------------------------------------
 def encode_bucket(record: BucketRecord) -> bytes:
-    return pack(
-        (
-            32,
-            1,
-            record.name,
-            record.created_ms,
-            record.object_count,
-            record.size_bytes,
-            record.bucket_id,
-        )
+    plain = (
+        record.name,
+        record.created_ms,
+        record.object_count,
+        record.size_bytes,
+        record.bucket_id,
+    )
+    more = bucket_details(record)
+    return pack((32, 1, *plain) if more == PLAIN_BUCKET else (32, 2, *plain, *more))
+
+
+PLAIN_BUCKET: Final = (0, 0, "", 0, 0, 0)
+
+
+def bucket_details(record: BucketRecord) -> tuple[int, int, str, int, int, int]:
+    """What a record of version 2 has more than one of version 1, which has the defaults."""
+    return (
+        record.versioning.value,
+        record.version_count,
+        record.owner,
+        record.access_epoch,
+        record.configured,
+        record.upload_count,
     )
 
 
 def decode_bucket(row_key: bytes, value: bytes) -> BucketRecord:
-    _, _, name, created_ms, object_count, size_bytes, bucket_id = unseal_fields(
-        row_key, value, 32, 5
+    _, _, name, created_ms, object_count, size_bytes, bucket_id, *more = unseal_fields(
+        row_key, value, 32, 5, 11
     )
+    versioning, versions, owner, access_epoch, configured, uploads = more or PLAIN_BUCKET
     return BucketRecord(
         name=name,
         created_ms=created_ms,
         object_count=object_count,
         size_bytes=size_bytes,
         bucket_id=bucket_id,
+        versioning=Versioning(versioning),
+        version_count=versions,
+        owner=owner,
+        access_epoch=access_epoch,
+        configured=configured,
+        upload_count=uploads,
     )
 
 
 def encode_object(record: ObjectRecord) -> bytes:
-    return pack(
-        (
-            33,
-            1,
-            record.size_bytes,
-            record.modified_ms,
-            etag_field(record.etag, record.md5),
-            record.md5,
-            ALGORITHM_NUMBERS[record.checksum.algorithm],
-            record.checksum.digest,
-            record.blob,
-            record.inline,
-            record.commit_index,
-            headers_fields(record.headers),
-        )
+    plain = (
+        record.size_bytes,
+        record.modified_ms,
+        etag_field(record.etag, record.md5),
+        record.md5,
+        ALGORITHM_NUMBERS[record.checksum.algorithm],
+        record.checksum.digest,
+        record.blob,
+        record.inline,
+        record.commit_index,
+        headers_fields(record.headers),
     )
+    more = (
+        record.number,
+        record.is_null,
+        record.is_marker,
+        record.older,
+        record.null_order,
+        record.composite,
+        record.part_count,
+        record.manifest,
+        record.tags,
+        record.acl,
+        record.owner,
+    )
+    return pack((33, 1, *plain) if more == _PLAIN_OBJECT else (33, 2, *plain, *more))
+
+
+_PLAIN_OBJECT: Final = (0, True, False, 0, 0, False, 0, None, (), "", "")
 
 
 def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
+    fields = unseal_fields(row_key, value, 33, 10, 21)
     (
         _,
-        _,
+        version,
         size_bytes,
         modified_ms,
         etag,
@@ -155,8 +203,9 @@ def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
         inline,
         commit_index,
         headers,
-    ) = unseal_fields(row_key, value, 33, 10)
-    return ObjectRecord(
+        *more,
+    ) = fields
+    record = ObjectRecord(
         blob=blob,
         inline=inline,
         size_bytes=size_bytes,
@@ -166,6 +215,27 @@ def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
         checksum=Checksum(algorithm=ALGORITHMS[algorithm], digest=digest),
         headers=headers_from(headers),
         commit_index=commit_index,
+    )
+    return record if version == 1 else _with_details(record, more)
+
+
+def _with_details(record: ObjectRecord, more: Sequence[Any]) -> ObjectRecord:
+    number, is_null, is_marker, older, null_order, composite, parts, manifest, tags, acl, owner = (
+        more
+    )
+    return replace(
+        record,
+        number=number,
+        is_null=is_null,
+        is_marker=is_marker,
+        older=older,
+        null_order=null_order,
+        composite=composite,
+        part_count=parts,
+        manifest=manifest,
+        tags=tags_from(tags),
+        acl=acl,
+        owner=owner,
     )
 
 
@@ -179,25 +249,37 @@ def decode_listed(rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[ListedObje
         body = value[CHECKSUM_BYTES:]
         if len(value) < CHECKSUM_BYTES or crc64nvme(row_key + body) != _U64.unpack_from(value)[0]:
             raise Corruption(f"{describe(row_key)}: checksum does not match")
-        if not body.startswith(_OBJECT_START):
-            unseal_fields(row_key, value, 33, 10)  # raises, and says what it is
+        if not body.startswith(_OBJECT_STARTS):
+            unseal_fields(row_key, value, 33, 10, 21)  # raises, and says what it is
             raise Corruption(f"{describe(row_key)}: written by another version")
         bodies.append(body)
     try:
         unpacked = unpack_each(bodies)
     except PackingError:
         for _, row_key, value in rows:
-            unseal_fields(row_key, value, 33, 10)  # raises for the row that it was
+            unseal_fields(row_key, value, 33, 10, 21)  # raises for the row that it was
         raise
     listed = []
     for (key, _, _), fields in zip(rows, unpacked, strict=True):
-        _, _, size_bytes, modified_ms, etag, md5, algorithm, _, _, _, _, _ = fields
-        entry = (key.decode(), size_bytes, etag or md5.hex(), modified_ms, ALGORITHMS[algorithm])
+        _, version, size_bytes, modified_ms, etag, md5, algorithm, *rest = fields
+        composite = version > 1 and rest[_COMPOSITE_AT]
+        entry = (
+            key.decode(),
+            size_bytes,
+            etag or md5.hex(),
+            modified_ms,
+            ALGORITHMS[algorithm],
+            composite,
+        )
         listed.append(_listed_object(entry))
     return listed
 
 
-_OBJECT_START: Final = pack((33, 1, *range(10)))[:3]  # number of fields, tag, version
+_COMPOSITE_AT: Final = 10  # among the fields of version 2 behind the algorithm
+_OBJECT_STARTS: Final = (  # number of fields, tag, version
+    pack((33, 1, *range(10)))[:3],
+    pack((33, 2, *range(21)))[:5],
+)
 # Without the call of a Python function that the class itself would be.
 _listed_object: Final = partial(tuple.__new__, ListedObject)
 
@@ -286,17 +368,28 @@ def decode_member(node: NodeId, row_key: bytes, value: bytes) -> MemberCopies:
 
 
 def encode_access_key(record: AccessKeyRecord) -> bytes:
-    return pack((41, 1, record.secret_key, record.root, record.enabled, record.created_ms))
+    plain = (record.secret_key, record.root, record.enabled, record.created_ms)
+    more = (record.name, record.account, record.read_only, record.buckets, record.prefixes)
+    return pack((41, 1, *plain) if more == _PLAIN_ACCESS_KEY else (41, 2, *plain, *more))
+
+
+_PLAIN_ACCESS_KEY: Final = ("", "", False, (), ())
 
 
 def decode_access_key(access_key: AccessKeyId, row_key: bytes, value: bytes) -> AccessKeyRecord:
-    _, _, secret_key, root, enabled, created_ms = unseal_fields(row_key, value, 41, 4)
+    _, _, secret_key, root, enabled, created_ms, *more = unseal_fields(row_key, value, 41, 4, 9)
+    name, account, read_only, buckets, prefixes = more or _PLAIN_ACCESS_KEY
     return AccessKeyRecord(
         access_key=access_key,
         secret_key=secret_key,
         root=root,
         enabled=enabled,
         created_ms=created_ms,
+        name=name,
+        account=account,
+        read_only=read_only,
+        buckets=tuple(buckets),
+        prefixes=tuple(prefixes),
     )
 
 

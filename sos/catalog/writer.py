@@ -26,6 +26,7 @@ from sos.catalog.model import (
 from sos.catalog.records import CHECKSUM_BYTES, SUM_MODULUS, State, checksum, record_hash, seal
 from sos.catalog.rules import view as writes
 from sos.catalog.views import RowReader
+from sos.packing import pack
 
 # Forgotten blobs stay listed for this many entries: a node that was away longer finds their files by the sweep.
 FORGOTTEN_ENTRIES: Final = 1_000_000
@@ -164,6 +165,8 @@ class RowWriter(RowReader):
         self._changed_buckets[record.name] = None
         counts = _COUNTS.pack(record.bucket_id, record.object_count, record.size_bytes)
         self._trail.append(counts)
+        if (details := records.bucket_details(record)) != records.PLAIN_BUCKET:
+            self._trail.append(pack(details))
 
     def _remove_bucket(self, write: writes.RemoveBucket) -> None:
         self.state.bucket_count -= 1

@@ -27,6 +27,7 @@ from sos.s3.sigv4 import Payload, PayloadMode
 HEADER_PREFIX: Final = "x-amz-checksum-"
 TYPE_HEADER: Final = "x-amz-checksum-type"
 FULL_OBJECT: Final = "FULL_OBJECT"
+COMPOSITE: Final = "COMPOSITE"  # of the checksums of the parts
 # Headers with the prefix that carry no digest.
 _NOT_DIGESTS: Final = frozenset(
     {"x-amz-checksum-algorithm", "x-amz-checksum-type", "x-amz-checksum-mode"}

@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote_plus
 
 from sos.catalog.model import ChecksumAlgorithm, KeyPage
-from sos.s3.checksums import FULL_OBJECT
+from sos.s3.checksums import COMPOSITE, FULL_OBJECT
 from sos.s3.dates import format_iso
 from sos.s3.listing import NULL_VERSION, ListParameters
 from sos.s3.operations import (
@@ -24,8 +24,10 @@ from sos.s3.xml import document, element, escape, find_special, render_owner
 
 _ODD_IN_URL: Final = re.compile(r"[^A-Za-z0-9/\-_.*~]")
 _CHECKSUM: Final = {
-    algorithm: f"<ChecksumAlgorithm>{algorithm.name}</ChecksumAlgorithm><ChecksumType>{FULL_OBJECT}</ChecksumType>"
+    (algorithm, composite): f"<ChecksumAlgorithm>{algorithm.name}</ChecksumAlgorithm>"
+    f"<ChecksumType>{COMPOSITE if composite else FULL_OBJECT}</ChecksumType>"
     for algorithm in ChecksumAlgorithm
+    for composite in (False, True)
 }
 _STANDARD: Final = "<StorageClass>STANDARD</StorageClass>"
 
@@ -153,14 +155,16 @@ def _append_objects(
     before, tail = f"<{root}><Key>", f"</Size>{owner}{_STANDARD}</{root}>"
     after_key = f"</Key>{after_key}<LastModified>"
     previous: ChecksumAlgorithm | None = None
+    previous_composite = False
     between = ""
     append = parts.append
-    for key, size_bytes, etag, modified_ms, algorithm in page.objects:
+    for key, size_bytes, etag, modified_ms, algorithm, composite in page.objects:
         if encode is not None:
             key = encode(key)
-        if algorithm is not previous:  # hashing an Enum member costs more than the rest of the line
-            previous = algorithm
-            between = f"&quot;</ETag>{_CHECKSUM[algorithm]}<Size>"
+        # hashing an Enum member costs more than the rest of the line
+        if algorithm is not previous or composite is not previous_composite:
+            previous, previous_composite = algorithm, composite
+            between = f"&quot;</ETag>{_CHECKSUM[algorithm, composite]}<Size>"
         append(
             f"{before}{key}{after_key}{format_iso(modified_ms // 1000)}</LastModified><ETag>&quot;{etag}"
             f"{between}{size_bytes}{tail}"

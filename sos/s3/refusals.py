@@ -98,7 +98,12 @@ def s3_error_for(rejection: Rejection, subject: Subject) -> S3Error:
             return InvalidRequest(
                 message="The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
             )
-        case Rejection.SOURCE_CHANGED | Rejection.HOLDERS_TOO_FEW | Rejection.BLOB_BELOW_FLOOR:
+        case (
+            Rejection.SOURCE_CHANGED
+            | Rejection.HOLDERS_TOO_FEW
+            | Rejection.BLOB_BELOW_FLOOR
+            | Rejection.ACCESS_CHANGED
+        ):
             return ServiceUnavailable()  # certainly not applied, and another attempt may succeed
         case (
             Rejection.BLOB_ALREADY_NAMED

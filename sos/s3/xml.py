@@ -14,7 +14,7 @@ from typing import Final
 
 from lxml import etree
 
-from sos.catalog.model import Checksum, DeleteEntry, Rejection
+from sos.catalog.model import Checksum, Deleted, DeleteEntry, Rejection
 from sos.limits import DELETE_KEYS_MAX, KEY_BYTES_MAX
 from sos.s3.checksums import FULL_OBJECT
 from sos.s3.dates import format_iso
@@ -208,14 +208,16 @@ def render_copy_result(*, etag: str, modified_ms: int, checksum: Checksum) -> by
     )
 
 
-def render_delete_result(request: DeleteRequest, outcomes: Sequence[Rejection | None]) -> bytes:
+def render_delete_result(
+    request: DeleteRequest, outcomes: Sequence[Rejection | Deleted | None]
+) -> bytes:
     """DeleteResult, in request order. ``outcomes``: per entry, ``None`` for deleted (or absent)."""
     parts = []
     for entry, outcome in zip(request.entries, outcomes, strict=True):
         named = element("Key", entry.key)
         if entry.version_id is not None:
             named += element("VersionId", entry.version_id)
-        if outcome is None:
+        if not isinstance(outcome, Rejection):
             if not request.quiet:
                 parts.append(f"<Deleted>{named}</Deleted>")
             continue

@@ -178,21 +178,23 @@ def test_a_rolling_upgrade_and_back(tmp_path: Path, previous: Path) -> None:
 
 @pytest.fixture(scope="module")
 def next_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a release after this one: it encodes DeleteObject in a way that only it knows, of level 2."""
+    """A directory with a release after this one: it encodes DeleteObject in a way that only it knows, of level 3."""
     tree = tmp_path_factory.mktemp("next")
     shutil.copytree(
         REPOSITORY / "sos", tree / "sos", ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
     )
-    _patch(tree / "sos" / "levels.py", "LEVEL: Final = 1", "LEVEL: Final = 2")
+    _patch(tree / "sos" / "levels.py", "LEVEL: Final = SECOND", "LEVEL: Final = 3")
     commands = tree / "sos" / "catalog" / "commands.py"
-    _patch(commands, "DeleteObject: lambda c: (5, 1,", "DeleteObject: lambda c: (5, 2,")
+    _patch(commands, "return (5, 1, *plain)", "return (5, 3, *plain)")
     _patch(
         commands,
         "    (5, 1): _delete_object,",
-        "    (5, 1): _delete_object, (5, 2): _delete_object,",
+        "    (5, 1): _delete_object, (5, 3): _delete_object,",
     )
     _patch(
-        commands, "dict.fromkeys(_COMMANDS, FIRST)", "dict.fromkeys(_COMMANDS, FIRST) | {(5, 2): 2}"
+        commands,
+        "\n_LEVEL_OF_START",
+        "\nCOMMAND_LEVELS[5, 3] = 3\n_LEVEL_OF_START",
     )
     return tree
 
@@ -213,7 +215,7 @@ def test_a_new_operation_waits_for_the_last_member(tmp_path: Path, next_release:
         make_bucket(new)
         for key in ("a", "b"):
             put_ok(new, key, b"body")
-        assert _levels(cluster, new) == (1, {"n1": 2, "n2": 1})
+        assert _levels(cluster, new) == (1, {"n1": 3, "n2": 2})
 
         refused = request(new, "DELETE", f"/{BUCKET}/a")
         assert refused.status == 501
@@ -227,15 +229,15 @@ def test_a_new_operation_waits_for_the_last_member(tmp_path: Path, next_release:
         cluster.start_node(old)
         cluster.wait_ready()
         delete_ok(new, "a")
-        assert _levels(cluster, new) == (2, {"n1": 2, "n2": 2})
+        assert _levels(cluster, new) == (3, {"n1": 3, "n2": 3})
 
         assert cluster.stop_node(old) == 0
         old.program = REPOSITORY
         assert _refusal(cluster, old) == [
-            "sos: the catalog was made by a newer sos (feature level 2): use that version"
+            "sos: the catalog was made by a newer sos (feature level 3): use that version"
         ]
 
-        with pytest.raises(NotVerifiable, match="feature level 2"):
+        with pytest.raises(NotVerifiable, match="feature level 3"):
             verify_directory(old.data)
         _make_newer(old.data / "identity")
         before = _files(old.data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sos.catalog.codec import decode_result, encode_command, encode_entry
 from sos.catalog.model import (
+    NULL_VERSION,
     AccessKeyId,
     BlobBody,
     BlobId,
@@ -18,6 +19,7 @@ from sos.catalog.model import (
     CreateAccessKey,
     CreateBucket,
     DeleteBucket,
+    Deleted,
     DeletedMany,
     DeleteEntry,
     DeleteObject,
@@ -26,6 +28,7 @@ from sos.catalog.model import (
     FormationRecord,
     InlineBody,
     Member,
+    NewBytes,
     NodeId,
     ObjectRecord,
     Operation,
@@ -38,6 +41,7 @@ from sos.catalog.model import (
     RevokeAccessKey,
     Stored,
     StoredHeaders,
+    VersionNumber,
     WriteCondition,
 )
 from sos.catalog.store import CatalogStore
@@ -217,12 +221,51 @@ COMMANDS: dict[str, Command] = {
     "revoke_access_key": RevokeAccessKey(access_key=AccessKeyId("AKIANEW")),
 }
 
+# With what the second level added to them (``sos.levels``).
+SECOND_COMMANDS: dict[str, Command] = {
+    "put_2": replace(
+        put("tagged"), tags=(("a", "1"), ("b", "")), acl="public-read", access_epoch=9 << 16
+    ),
+    "copy_2": replace(
+        copy("a", "b"),
+        source_version=VersionNumber(3 << 16),
+        tags=(),
+        acl="private",
+        new=NewBytes(body=inline_body(4), md5=MD5),
+        access_epoch=1 << 16,
+    ),
+    "delete_2": replace(delete("key"), modified_ms=5, version=NULL_VERSION, access_epoch=1 << 16),
+    "delete_objects_2": DeleteObjects(
+        access_key=ROOT,
+        bucket="bucket",
+        entries=(
+            DeleteEntry(key="a", version=VersionNumber(3 << 16)),
+            DeleteEntry(key="b", etag="e", version_id="odd"),
+        ),
+        modified_ms=5,
+        access_epoch=1 << 16,
+    ),
+}
+
 RESULTS: dict[str, Result] = {
     "stored": Stored(etag=MD5.hex(), modified_ms=5, checksum=CHECKSUM, commit_index=9),
     "done": Done(),
     "done_absent": Done(existed=False),
     "deleted_many": DeletedMany(outcomes=(None, Rejection.NO_SUCH_KEY)),
     "rejection": Rejection.PRECONDITION_FAILED_IF_MATCH,
+    "stored_2": Stored(
+        etag="0123-2",
+        modified_ms=5,
+        checksum=CHECKSUM,
+        commit_index=9,
+        version=VersionNumber(9 << 16),
+        composite=True,
+        source_version=NULL_VERSION,
+    ),
+    "deleted": Deleted(version=VersionNumber(9 << 16), is_marker=True),
+    "deleted_many_2": DeletedMany(
+        outcomes=(None, Deleted(version=NULL_VERSION, is_marker=False), Rejection.NO_SUCH_KEY)
+    ),
 }
 
 

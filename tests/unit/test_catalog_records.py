@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from sos.catalog.model import (
     AccessKeyRecord,
     BlobRecord,
     BucketRecord,
+    BucketSetting,
     MemberCopies,
+    UploadId,
+    Versioning,
 )
 from sos.catalog.store import CatalogStore
 from sos.errors import Corruption, MadeByNewer
@@ -40,6 +44,29 @@ GOLDEN: dict[str, str] = json.loads(
 BUCKET = BucketRecord(
     name="bucket", created_ms=1, object_count=2, size_bytes=3, bucket_id=4 << 16 | 5
 )
+BUCKET_OF_TWO = replace(
+    BUCKET,
+    versioning=Versioning.SUSPENDED,
+    version_count=7,
+    owner="0" * 64,
+    access_epoch=9 << 16,
+    configured=1 << BucketSetting.CORS.value,
+    upload_count=8,
+)
+OBJECT_OF_TWO = replace(
+    object_record(),
+    number=7 << 16 | 1,
+    is_null=False,
+    is_marker=True,
+    older=3,
+    null_order=6 << 16,
+    composite=True,
+    part_count=2,
+    manifest=UploadId(b"upload-id-of-two"),
+    tags=(("a", "1"), ("b", "")),
+    acl="public-read",
+    owner="1" * 64,
+)
 BLOB = BlobRecord(
     blob=blob_id(9),
     size_bytes=100_000,
@@ -51,6 +78,9 @@ BLOB = BlobRecord(
 MEMBER = MemberCopies(node=NODES[0], since_index=1, report_sequence=2, blobs_owed=3, bytes_owed=4)
 KEY = AccessKeyRecord(
     access_key=AccessKeyId("KEY"), secret_key="s", root=False, enabled=True, created_ms=6
+)
+KEY_OF_TWO = replace(
+    KEY, name="ci", account="2" * 64, read_only=True, buckets=("a", "b"), prefixes=("p/",)
 )
 STATE = records.State(
     index=1,
@@ -79,6 +109,24 @@ CASES: dict[str, Case] = {
         records.encode_object(object_record()),
         records.decode_object,
         object_record(),
+    ),
+    "bucket_2": (
+        keys.bucket_key("bucket"),
+        records.encode_bucket(BUCKET_OF_TWO),
+        records.decode_bucket,
+        BUCKET_OF_TWO,
+    ),
+    "object_2": (
+        keys.object_key(4 << 16, b"key"),
+        records.encode_object(OBJECT_OF_TWO),
+        records.decode_object,
+        OBJECT_OF_TWO,
+    ),
+    "access_key_2": (
+        keys.access_key_key(AccessKeyId("KEY")),
+        records.encode_access_key(KEY_OF_TWO),
+        lambda row_key, value: records.decode_access_key(AccessKeyId("KEY"), row_key, value),
+        KEY_OF_TWO,
     ),
     "long_object": (
         keys.object_key(4 << 16, b"k" * 900),
@@ -176,12 +224,12 @@ def test_a_row_of_a_newer_release_is_no_damage() -> None:
     """Issue 5, 7: whoever goes back to an older release too late is told so; nothing is quarantined for it."""
     row_key, deep_key = keys.bucket_key("bucket"), keys.object_key(4 << 16, b"key")
 
-    with pytest.raises(MadeByNewer, match=r"version 2.*use that version"):
+    with pytest.raises(MadeByNewer, match=r"version 3.*use that version"):
         records.decode_bucket(
-            row_key, records.seal(row_key, pack([32, 2, "bucket", 1, 2, 3, 4, 5]))
+            row_key, records.seal(row_key, pack([32, 3, "bucket", 1, 2, 3, 4, 5]))
         )
-    body = records.seal(deep_key, pack((33, 2, *range(10))))
-    with pytest.raises(MadeByNewer, match=r"version 2.*use that version"):
+    body = records.seal(deep_key, pack((33, 3, *range(10))))
+    with pytest.raises(MadeByNewer, match=r"version 3.*use that version"):
         records.decode_listed([(b"key", deep_key, body)])
 
 

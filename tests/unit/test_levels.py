@@ -1,6 +1,6 @@
 """Two releases side by side: versions of files, records, messages and handshakes, and the feature level (issue 5, 7).
 
-The release after this one is played by a command that only it knows, of level 2.
+The release after this one is played by a command that only it knows, of level 3.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sos.core.messages import AppKind, AppRefused, NodeReport, UnknownKind
 from sos.core.newcomers import Newcomer
 from sos.core.proposer import Proposer
 from sos.errors import EXIT_USAGE, MadeByNewer, NotYet, OutcomeUnknown
-from sos.levels import FIRST, UNKNOWN
+from sos.levels import FIRST, SECOND, UNKNOWN
 from sos.link.protocol import Answer, answer_of
 from sos.link.waiting import Operations
 from sos.packing import pack
@@ -61,7 +61,15 @@ from sos.raft.journal_format import (
 from sos.raft.members import Member, MemberList
 from sos.raft.messages import decode_members
 from tests.faults.simdisk import SimDisk
-from tests.unit.catalog_samples import COMMANDS, ROOT, Entry, Log, create_bucket, formation
+from tests.unit.catalog_samples import (
+    COMMANDS,
+    ROOT,
+    SECOND_COMMANDS,
+    Entry,
+    Log,
+    create_bucket,
+    formation,
+)
 from tests.unit.test_core import FakeConsensus, FakeOrigin
 
 N1, N2 = NodeId("n1@0000000000000001"), NodeId("n2@0000000000000002")
@@ -72,8 +80,8 @@ INCARNATION = "ab" * 8
 @pytest.fixture
 def next_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is the release after this one."""
-    monkeypatch.setattr(levels, "LEVEL", 2)
-    monkeypatch.setitem(COMMAND_LEVELS, (99, 1), 2)
+    monkeypatch.setattr(levels, "LEVEL", 3)
+    monkeypatch.setitem(COMMAND_LEVELS, (99, 1), 3)
 
     def decode(fields: list[str]) -> CreateBucket:
         return CreateBucket(access_key=ROOT, bucket=fields[0], created_ms=1)
@@ -85,6 +93,9 @@ def next_release(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_command_has_the_level_of_its_release() -> None:
     """A command without a level would enter the log of a cluster that cannot apply it."""
     assert {command_level(encode_command(command)) for command in COMMANDS.values()} == {FIRST}
+    assert {command_level(encode_command(command)) for command in SECOND_COMMANDS.values()} == {
+        SECOND
+    }
     assert max(COMMAND_LEVELS.values()) <= levels.LEVEL
     assert command_level(NEW) == UNKNOWN
     assert command_level(pack((3, 9, *range(20)))) == UNKNOWN, "more than 15 fields"
@@ -117,13 +128,13 @@ def test_the_leader_waits_for_the_last_member() -> None:
         proposer = Proposer(raft, clock=ManualClock(), lowest_level=lambda: lowest)
         early, late = FakeOrigin(), FakeOrigin()
         proposer.submit([(b"a" * 16, 1, NEW)], early)
-        lowest = 2
+        lowest = 3
         proposer.submit([(b"a" * 16, 1, NEW)], late)
         await asyncio.sleep(0)
         assert early.answers == {b"a" * 16: (Answer.NOT_YET, b"")}
         assert late.answers == {}
         assert len(raft.entries) == 1
-        assert proposer.level == 2
+        assert proposer.level == 3
 
     asyncio.run(scenario())
 
@@ -184,20 +195,20 @@ def test_a_catalog_keeps_its_level(
         assert view.level() == 1
     store.apply([_entry(log, NEW)])
     with store.view() as view:
-        assert view.level() == 2
+        assert view.level() == 3
         assert view.bucket("bucket") is not None
         assert view.scan_digest() == view.digests().record_sum
     store.copy_snapshot(tmp_path / "copy")
     store.close()
     probe(tmp_path / "catalog")
 
-    monkeypatch.setattr(levels, "LEVEL", 1)
+    monkeypatch.setattr(levels, "LEVEL", 2)
     for start in (
         lambda: probe(tmp_path / "catalog"),
         lambda: CatalogStore.open(tmp_path / "catalog"),
         lambda: verify_snapshot(tmp_path / "copy"),
     ):
-        with pytest.raises(MadeByNewer, match=r"newer sos \(feature level 2\)") as refused:
+        with pytest.raises(MadeByNewer, match=r"newer sos \(feature level 3\)") as refused:
             start()
         assert refused.value.exit_code == EXIT_USAGE
 

@@ -129,6 +129,7 @@ REJECTED: dict[Rejection, str] = {
     Rejection.NO_SUCH_SOURCE_KEY: "NoSuchKey",
     Rejection.SOURCE_PRECONDITION_FAILED: "PreconditionFailed",
     Rejection.SOURCE_CHANGED: "ServiceUnavailable",
+    Rejection.ACCESS_CHANGED: "ServiceUnavailable",
     Rejection.HOLDERS_TOO_FEW: "ServiceUnavailable",
     Rejection.BLOB_BELOW_FLOOR: "ServiceUnavailable",
     Rejection.BLOB_ALREADY_NAMED: "InternalError",

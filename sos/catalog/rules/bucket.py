@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from sos.catalog.model import (
+    AccessKeyId,
     BucketRecord,
     CreateBucket,
     DeleteBucket,
@@ -12,6 +15,31 @@ from sos.catalog.model import (
 )
 from sos.catalog.rules.key import is_valid
 from sos.catalog.rules.view import CatalogView, Decision, PutBucket, RemoveBucket
+
+
+class Admitted(Protocol):
+    """A command of a request that was admitted to a bucket by what the bucket says about access."""
+
+    @property
+    def access_key(self) -> AccessKeyId: ...
+
+    @property
+    def bucket(self) -> str: ...
+
+    @property
+    def access_epoch(self) -> int: ...
+
+
+def admitted(view: CatalogView, command: Admitted) -> BucketRecord | Rejection:
+    """The bucket of a command, unless its key is not valid any more or access was changed since it was admitted."""
+    if not is_valid(view, command.access_key):
+        return Rejection.INVALID_ACCESS_KEY
+    bucket = view.bucket(command.bucket)
+    if bucket is None:
+        return Rejection.NO_SUCH_BUCKET
+    if command.access_epoch != bucket.access_epoch:
+        return Rejection.ACCESS_CHANGED
+    return bucket
 
 
 def decide_create_bucket(view: CatalogView, command: CreateBucket, position: Position) -> Decision:
@@ -42,12 +70,18 @@ def decide_delete_bucket(view: CatalogView, command: DeleteBucket, position: Pos
     return Decision(Done(), [RemoveBucket(command.bucket)])
 
 
-def recounted(bucket: BucketRecord, objects: int, size_bytes: int) -> PutBucket:
+def recounted(
+    bucket: BucketRecord, objects: int, size_bytes: int, *, versions: int = 0, uploads: int = 0
+) -> PutBucket:
     """The bucket with its counters changed by these differences."""
     object_count = bucket.object_count + objects
     bytes_now = bucket.size_bytes + size_bytes
+    version_count = bucket.version_count + versions
+    upload_count = bucket.upload_count + uploads
     assert object_count >= 0, "a bucket counts fewer than no objects"
     assert bytes_now >= 0, "a bucket counts fewer than no bytes"
+    assert version_count >= 0, "a bucket counts fewer than no versions"
+    assert upload_count >= 0, "a bucket counts fewer than no uploads"
     return PutBucket(
         BucketRecord(
             name=bucket.name,
@@ -55,5 +89,11 @@ def recounted(bucket: BucketRecord, objects: int, size_bytes: int) -> PutBucket:
             object_count=object_count,
             size_bytes=bytes_now,
             bucket_id=bucket.bucket_id,
+            versioning=bucket.versioning,
+            version_count=version_count,
+            owner=bucket.owner,
+            access_epoch=bucket.access_epoch,
+            configured=bucket.configured,
+            upload_count=upload_count,
         )
     )

@@ -6,7 +6,6 @@ The order of refusals is that of s3.md 1.0: access key, bucket, conditions, then
 from __future__ import annotations
 
 from sos.catalog.model import (
-    BucketRecord,
     CopyObject,
     DeletedMany,
     DeleteEntry,
@@ -21,16 +20,14 @@ from sos.catalog.model import (
     Stored,
     WriteCondition,
 )
-from sos.catalog.rules.blob import References, decide_naming
-from sos.catalog.rules.bucket import recounted
+from sos.catalog.rules.blob import decide_naming
+from sos.catalog.rules.bucket import admitted
 from sos.catalog.rules.conditions import source_allows, write_refusal
-from sos.catalog.rules.key import is_valid
+from sos.catalog.rules.current import BucketChange
 from sos.catalog.rules.view import (
     AddInline,
     CatalogView,
     Decision,
-    PutObjectRow,
-    RemoveObjectRow,
     Write,
 )
 from sos.limits import OBJECT_BYTES_MAX
@@ -38,11 +35,9 @@ from sos.limits import OBJECT_BYTES_MAX
 
 def decide_put_object(view: CatalogView, command: PutObject, position: Position) -> Decision:
     """Point a key at a body that the command brings, or whose blob is durable on a write quorum."""
-    if not is_valid(view, command.access_key):
-        return Decision(Rejection.INVALID_ACCESS_KEY)
-    bucket = view.bucket(command.bucket)
-    if bucket is None:
-        return Decision(Rejection.NO_SUCH_BUCKET)
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
     current = view.object(bucket.bucket_id, command.key)
     refusal = write_refusal(command.condition, current)
     if refusal is not None:
@@ -71,21 +66,19 @@ def decide_put_object(view: CatalogView, command: PutObject, position: Position)
         checksum=command.checksum,
         headers=command.headers,
         commit_index=position.index,
+        tags=command.tags,
+        acl=command.acl,
     )
-    if current is not None:
-        references = References(view)
-        references.release(current.blob)
-        writes.extend(references.writes())
-    return _store(bucket, command.key, current, record, writes)
+    change = BucketChange(view, bucket, position)
+    stored = change.place(command.key, current, record)
+    return Decision(_stored(stored), change.writes(writes))
 
 
 def decide_copy_object(view: CatalogView, command: CopyObject, position: Position) -> Decision:
     """Point a key at the blob of the source's current version (s3.md 1.1.6)."""
-    if not is_valid(view, command.access_key):
-        return Decision(Rejection.INVALID_ACCESS_KEY)
-    bucket = view.bucket(command.bucket)
-    if bucket is None:
-        return Decision(Rejection.NO_SUCH_BUCKET)
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
     source = _copy_source(view, command)
     if isinstance(source, Rejection):
         return Decision(source)
@@ -103,12 +96,13 @@ def decide_copy_object(view: CatalogView, command: CopyObject, position: Positio
         checksum=source.checksum if command.checksum is None else command.checksum,
         headers=source.headers if command.headers is None else command.headers,
         commit_index=position.index,
+        tags=source.tags if command.tags is None else command.tags,
+        acl=command.acl,
     )
-    references = References(view)
-    references.take(source.blob)
-    if current is not None:
-        references.release(current.blob)
-    return _store(bucket, command.key, current, record, references.writes())
+    change = BucketChange(view, bucket, position)
+    change.references.take(source.blob)
+    stored = change.place(command.key, current, record)
+    return Decision(_stored(stored), change.writes())
 
 
 def _copy_source(view: CatalogView, command: CopyObject) -> ObjectRecord | Rejection:
@@ -131,61 +125,41 @@ def _copy_source(view: CatalogView, command: CopyObject) -> ObjectRecord | Rejec
     return source
 
 
-def _store(
-    bucket: BucketRecord,
-    key: str,
-    current: ObjectRecord | None,
-    record: ObjectRecord,
-    writes: list[Write],
-) -> Decision:
-    """Replace ``current`` by ``record``, after ``writes`` that make its blob and release the old one."""
-    replaced_bytes, added = (0, 1) if current is None else (current.size_bytes, 0)
-    writes.append(PutObjectRow(bucket.bucket_id, key, record, current is not None))
-    writes.append(recounted(bucket, added, record.size_bytes - replaced_bytes))
-    stored = Stored(
+def _stored(record: ObjectRecord) -> Stored:
+    return Stored(
         etag=record.etag,
         modified_ms=record.modified_ms,
         checksum=record.checksum,
         commit_index=record.commit_index,
     )
-    return Decision(stored, writes)
 
 
 def decide_delete_object(view: CatalogView, command: DeleteObject, position: Position) -> Decision:
     """Remove a key; an absent one succeeds, unless a condition names an ETag (s3.md 4.3)."""
-    if not is_valid(view, command.access_key):
-        return Decision(Rejection.INVALID_ACCESS_KEY)
-    bucket = view.bucket(command.bucket)
-    if bucket is None:
-        return Decision(Rejection.NO_SUCH_BUCKET)
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
     current = view.object(bucket.bucket_id, command.key)
     refusal = write_refusal(command.condition, current)
     if refusal is not None:
         return Decision(refusal)
     if current is None:
         return Decision(Done(existed=False))
-    references = References(view)
-    references.release(current.blob)
-    writes = references.writes()
-    writes.append(RemoveObjectRow(bucket.bucket_id, command.key))
-    writes.append(recounted(bucket, -1, -current.size_bytes))
-    return Decision(Done(), writes)
+    change = BucketChange(view, bucket, position)
+    change.remove(command.key, current)
+    return Decision(Done(), change.writes())
 
 
 def decide_delete_objects(
     view: CatalogView, command: DeleteObjects, position: Position
 ) -> Decision:
     """Remove many keys at one log index, each judged alone (s3.md 1.1.7)."""
-    if not is_valid(view, command.access_key):
-        return Decision(Rejection.INVALID_ACCESS_KEY)
-    bucket = view.bucket(command.bucket)
-    if bucket is None:
-        return Decision(Rejection.NO_SUCH_BUCKET)
-    references = References(view)
-    removals: list[Write] = []
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
+    change = BucketChange(view, bucket, position)
     outcomes: list[Rejection | None] = []
     removed: set[str] = set()  # only looked up, never walked: its order differs between nodes
-    removed_bytes = 0
     for entry in command.entries:
         gone = entry.key in removed
         current = None if gone else view.object(bucket.bucket_id, entry.key)
@@ -193,16 +167,8 @@ def decide_delete_objects(
         outcomes.append(outcome)
         if outcome is None and current is not None:
             removed.add(entry.key)
-            removed_bytes += current.size_bytes
-            references.release(current.blob)
-            removals.append(RemoveObjectRow(bucket.bucket_id, entry.key))
-    result = DeletedMany(outcomes=tuple(outcomes))
-    if not removals:
-        return Decision(result)
-    writes = references.writes()
-    writes.extend(removals)
-    writes.append(recounted(bucket, -len(removals), -removed_bytes))
-    return Decision(result, writes)
+            change.remove(entry.key, current)
+    return Decision(DeletedMany(outcomes=tuple(outcomes)), change.writes())
 
 
 def _delete_refusal(entry: DeleteEntry, current: ObjectRecord | None) -> Rejection | None:
