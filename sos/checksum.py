@@ -21,7 +21,12 @@ crc32c: Final[RunningChecksum] = _awscrt.crc32c
 crc64nvme: Final[RunningChecksum] = _awscrt.crc64nvme
 
 
-def combine_crc64nvme(first: int, second: int, second_bytes: int) -> int:
-    """CRC-64/NVME of two neighbouring pieces, from that of each and the length of the second; reads no data."""
-    value: int = _awscrt.combine_crc64nvme(first, second, second_bytes)
-    return value
+class CombinedChecksum(Protocol):
+    """The checksum of two neighbouring pieces, from that of each and the length of the second; reads no data."""
+
+    def __call__(self, first: int, second: int, second_bytes: int, /) -> int: ...
+
+
+combine_crc32: Final[CombinedChecksum] = _awscrt.combine_crc32
+combine_crc32c: Final[CombinedChecksum] = _awscrt.combine_crc32c
+combine_crc64nvme: Final[CombinedChecksum] = _awscrt.combine_crc64nvme

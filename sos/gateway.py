@@ -43,20 +43,24 @@ from sos.link import CoreLink, NodeState
 from sos.link.client import JobProgress
 from sos.link.protocol import Job
 from sos.s3.app import S3App
+from sos.s3.checksums import new_hasher
 from sos.s3.gate import Gate
 from sos.s3.handlers import Handlers
 from sos.s3.server import HttpServer
 from sos.s3.target import S3Settings
 from sos.service.access import CatalogAccess
 from sos.service.buckets import BucketService
+from sos.service.copied import Copier
 from sos.service.elsewhere import Elsewhere
 from sos.service.holders import HolderNotices
 from sos.service.members import MemberAddresses
+from sos.service.multipart import UploadService
 from sos.service.objects import ObjectService
 from sos.service.resync import Puller, Resync
 from sos.service.scrub import Scrub
 from sos.service.scrub_memory import ScrubMemory
 from sos.service.snapshots import SnapshotFetcher, SnapshotServer, verify_in_child
+from sos.service.storing import BodyStore
 from sos.service.upkeep import Upkeep
 from sos.telemetry import Metrics, log
 from sos.tls import tls_context
@@ -134,6 +138,7 @@ async def _run(inheritance: Inheritance) -> None:
         settings = S3Settings(
             region=config.s3.region,
             domains=(config.s3.domain,) if config.s3.domain else (),
+            scheme="https" if config.s3.tls_cert else "http",
             superset=config.s3.superset,
         )
         app = S3App(
@@ -368,20 +373,37 @@ def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncEx
     stack.push_async_callback(writer.close)
     buckets = BucketService(gateway.access, clock)
     elsewhere = Elsewhere(members=gateway.members, peers=gateway.peers, self_id=gateway.self_id)
-    objects = ObjectService(
+    bodies = BodyStore(
         gateway.access,
         members=gateway.members,
         writer=writer,
         reader=gateway.blob_reader,
+        ids=SystemIds(),
+    )
+    copier = Copier(new_hasher, executor)
+    objects = ObjectService(
+        gateway.access,
+        bodies=bodies,
+        copier=copier,
+        members=gateway.members,
+        reader=gateway.blob_reader,
+        clock=clock,
+        elsewhere=elsewhere,
+    )
+    uploads = UploadService(
+        gateway.access,
+        bodies=bodies,
+        copier=copier,
+        objects=objects,
         clock=clock,
         ids=SystemIds(),
-        elsewhere=elsewhere,
     )
     elsewhere.serve(gateway.peer_server, objects)
     handlers = Handlers(
         access=gateway.access,
         buckets=buckets,
         objects=objects,
+        uploads=uploads,
         settings=settings,
         clock=clock,
         executor=executor,

@@ -83,6 +83,13 @@ SCRUB_REPAIR_S_MAX: Final = (
 # --- objects and requests -----------------------------------------------------------------------
 BLOCK_BYTES: Final = 1 * MIB
 OBJECT_BYTES_MAX: Final = 5 * GIB  # one PutObject (S3 API: PutObject)
+PARTS_MAX: Final = 10_000  # of a multipart upload (UG: qfacts)
+PART_BYTES_MIN: Final = 5 * MIB  # but of the last one
+MULTIPART_BYTES_MAX: Final = 50 * 1000**4  # of an object uploaded in parts
+FINISHED_UPLOAD_MS: Final = (
+    24 * 3600 * 1000
+)  # how long a Complete or Abort is answered again the same
+PARTS_RELEASED_MAX: Final = 256  # of forgotten objects, with each log entry: about 5 ms
 KEY_BYTES_MAX: Final = 1024
 METADATA_BYTES_MAX: Final = 2048
 HEADER_BYTES_MAX: Final = 8 * KIB

@@ -110,15 +110,16 @@ class BlobReader:
         except BaseException:
             await bytes_of_range.aclose()
             raise
-        pinning = Pinning(
-            self._files, self._peers, self_id=self._self_id, blob_id=blob_id, holders=holders
-        )
         return BlobStream(
             first,
             bytes_of_range,
-            pinning,
+            self.pin([(blob_id, holders)]),
             read_from=lambda position: self._cut(wanted, start + position, stop),
         )
+
+    def pin(self, copies: Sequence[tuple[BlobId, Sequence[PeerAddress]]]) -> Pinning:
+        """Keep blobs at their holders until it is stopped, for a reader that takes long."""
+        return Pinning(self._files, self._peers, self_id=self._self_id, copies=copies)
 
     async def pull(
         self, *, blob_id: BlobId, size_bytes: int, crc64: bytes, holders: Sequence[PeerAddress]

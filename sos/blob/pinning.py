@@ -35,14 +35,16 @@ class Pinning:
         peers: PeerClient,
         *,
         self_id: NodeId,
-        blob_id: BlobId,
-        holders: Sequence[PeerAddress],
+        copies: Sequence[tuple[BlobId, Sequence[PeerAddress]]],
     ) -> None:
+        """``copies``: blobs that will be read, and who holds each."""
         self._files = files
         self._peers = peers
         self._self_id = self_id
-        self._blob_id = blob_id
-        self._holders = holders
+        self._held_by: dict[PeerAddress, list[BlobId]] = {}
+        for blob_id, holders in copies:
+            for holder in holders:
+                self._held_by.setdefault(holder, []).append(blob_id)
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(PIN_AFTER_S, self._begin)
@@ -58,16 +60,18 @@ class Pinning:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.gather(*(self._pin_at(holder) for holder in self._holders))
+            await asyncio.gather(
+                *(self._pin_at(holder, blob_ids) for holder, blob_ids in self._held_by.items())
+            )
             await asyncio.sleep(RENEW_S)
 
-    async def _pin_at(self, holder: PeerAddress) -> None:
+    async def _pin_at(self, holder: PeerAddress, blob_ids: list[BlobId]) -> None:
         if holder.node == self._self_id:
-            await self._files.pin([self._blob_id])
+            await self._files.pin(blob_ids)
             return
         if self._peers.is_down(holder.node):
             return
         try:
-            await self._peers.pin(holder, [self._blob_id])
+            await self._peers.pin(holder, blob_ids)
         except Unavailable:
             return  # nor can the stream go on from there

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sos.catalog import keys, records
+from sos.catalog import keys, records, upload_records
 from sos.catalog.environment import Transaction
 from sos.catalog.keys import PIECE
-from sos.catalog.model import BlobId, NodeId
+from sos.catalog.model import BlobId, NodeId, UploadId
 from sos.catalog.records import SUM_MODULUS, State, record_hash, unseal
 from sos.errors import Corruption
 from sos.packing import PackingError
@@ -43,6 +43,9 @@ class _Totals:
     # Over all references and over all counts: equal sums, equal references. No memory per blob is needed.
     references: int = 0
     counts: int = 0
+    uploads: int = 0
+    uploads_of_buckets: int = 0
+    uploads_of_keys: int = 0
     owed: Counter[NodeId] = field(default_factory=Counter)
     owed_bytes: Counter[NodeId] = field(default_factory=Counter)
     copies: dict[NodeId, tuple[int, int]] = field(default_factory=dict)
@@ -96,6 +99,7 @@ def _take(transaction: Transaction, totals: _Totals, row_key: bytes, value: byte
         totals.buckets += 1
         totals.objects_of_buckets += bucket.object_count
         totals.bytes_of_buckets += bucket.size_bytes
+        totals.uploads_of_buckets += bucket.upload_count
     elif table == keys.BLOB:
         blob = records.decode_blob(row_key, value)
         totals.blobs += 1
@@ -118,24 +122,69 @@ def _take(transaction: Transaction, totals: _Totals, row_key: bytes, value: byte
         totals.forgotten += 1
     elif row_key[0] not in keys.TABLES:
         return "belongs to no table of this version"
+    else:
+        return _take_upload(transaction, totals, row_key, value)
     return ""
 
 
+def _take_upload(transaction: Transaction, totals: _Totals, row_key: bytes, value: bytes) -> str:
+    """A row about multipart uploads, or about nothing that is added up."""
+    table = row_key[: keys.PREFIX_BYTES]
+    if table == keys.UPLOAD:
+        upload_records.decode_upload(row_key, value)
+        totals.uploads += 1
+    elif table in (keys.UPLOADS_OF, keys.UPLOADS_OF_DEEP):
+        if not _is_pointer(row_key, keys.UPLOADS_OF):
+            uploads = upload_records.decode_uploads_of(row_key, value)
+            totals.uploads_of_keys += len(uploads)
+            if any(transaction.get(keys.upload_key(upload)) is None for upload in uploads):
+                return "lists an upload that has no row"
+    elif table == keys.PART:
+        return _take_part(transaction, totals, row_key, value)
+    elif table == keys.MANIFEST:
+        upload_records.decode_manifest(row_key, value)
+    elif table == keys.FINISHED_UPLOAD:
+        upload_records.decode_finished_upload(row_key, value)
+    return ""
+
+
+def _take_part(transaction: Transaction, totals: _Totals, row_key: bytes, value: bytes) -> str:
+    record = upload_records.decode_part(row_key, value)
+    upload = UploadId(row_key[keys.PREFIX_BYTES : -2])
+    owners = (keys.upload_key(upload), keys.manifest_key(upload), keys.releasing_key(upload))
+    if all(transaction.get(owner) is None for owner in owners):
+        return "belongs to no upload, and to no object"
+    return _take_reference(transaction, totals, record.blob, inline=record.inline)
+
+
+def _take_reference(
+    transaction: Transaction, totals: _Totals, blob: BlobId | None, *, inline: bool
+) -> str:
+    if blob is None:
+        return ""
+    totals.references += _mixed(blob)
+    blob_key = keys.inline_key if inline else keys.blob_key
+    if transaction.get(blob_key(blob)) is None:
+        return f"names the blob {blob.hex()}, which has no row"
+    return ""
+
+
+def _is_pointer(row_key: bytes, root: bytes) -> bool:
+    """Whether a row of a tree leads to a deeper node."""
+    node_bytes = 8 if row_key.startswith(root) else keys.NODE_BYTES
+    return len(row_key) - keys.PREFIX_BYTES - node_bytes > PIECE
+
+
 def _take_object(transaction: Transaction, totals: _Totals, row_key: bytes, value: bytes) -> str:
-    node_bytes = 8 if row_key.startswith(keys.OBJECT) else keys.NODE_BYTES
-    if len(row_key) - keys.PREFIX_BYTES - node_bytes > PIECE:
+    if _is_pointer(row_key, keys.OBJECT):
         records.decode_pointer(row_key, value)
         return ""
     record = records.decode_object(row_key, value)
     totals.objects += 1
     totals.object_bytes += record.size_bytes
-    if record.blob is None:
-        return ""
-    totals.references += _mixed(record.blob)
-    blob_key = keys.inline_key if record.inline else keys.blob_key
-    if transaction.get(blob_key(record.blob)) is None:
-        return f"names the blob {record.blob.hex()}, which has no row"
-    return ""
+    if record.manifest is not None and transaction.get(keys.manifest_key(record.manifest)) is None:
+        return "consists of parts, and has no manifest"
+    return _take_reference(transaction, totals, record.blob, inline=record.inline)
 
 
 def _mixed(blob: bytes) -> int:
@@ -158,6 +207,8 @@ def _compare(totals: _Totals, state: State) -> list[str]:
         "bytes of blobs": (totals.blob_bytes, state.blob_bytes),
         "number of forgotten blobs": (totals.forgotten, state.forgotten_count),
         "references to blobs": (totals.references, totals.counts),
+        "uploads in progress by buckets": (totals.uploads, totals.uploads_of_buckets),
+        "uploads in progress by keys": (totals.uploads, totals.uploads_of_keys),
     }
     problems = [
         f"{name}: {found} by the rows, {kept} by the counters"

@@ -36,7 +36,7 @@ from sos.catalog.model import (
 from sos.catalog.records import CHECKSUM_BYTES, State
 from sos.catalog.rules import decide
 from sos.catalog.rules.view import PutAccessKey
-from sos.catalog.writer import RowWriter
+from sos.catalog.upload_writer import UploadWriter
 from sos.levels import UNKNOWN, check_level
 from sos.packing import PackingError
 
@@ -63,7 +63,7 @@ class Entry(Protocol):
     def payload(self) -> bytes: ...
 
 
-class Batch(RowWriter):
+class Batch(UploadWriter):
     """Applies entries, in order, in one write transaction."""
 
     def __init__(self, transaction: Transaction, state: State, *, dedupe_entries: int) -> None:
@@ -82,6 +82,7 @@ class Batch(RowWriter):
         self._forget_requests(index - self._dedupe_entries - 1)
         if self._dropping:
             self._go_on_dropping()
+        self._go_on_releasing()
         payload = entry.payload
         results: list[bytes] | None = None
         if payload:

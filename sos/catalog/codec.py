@@ -40,10 +40,14 @@ from sos.catalog.model import (
     FormationRecord,
     Member,
     Operation,
+    PartFault,
+    PartRefused,
     Rejection,
     RequestId,
     Result,
     Stored,
+    UploadCreated,
+    UploadId,
     VersionNumber,
 )
 from sos.packing import pack, unpack
@@ -96,6 +100,10 @@ def encode_result(result: Result) -> bytes:
         return pack((3, version, [_outcome_field(outcome) for outcome in result.outcomes]))
     if type(result) is Deleted:
         return pack((5, 1, result.version, result.is_marker))
+    if type(result) is UploadCreated:
+        return pack((6, 1, result.upload))
+    if type(result) is PartRefused:
+        return pack((7, 1, result.fault.value, result.number, result.size_bytes))
     assert type(result) is Rejection
     return pack((4, 1, result.value))
 
@@ -132,6 +140,18 @@ def _deleted(fields: list[Any]) -> Deleted:
     return Deleted(version=VersionNumber(number(version)), is_marker=flag(is_marker))
 
 
+def _upload_created(fields: list[Any]) -> UploadCreated:
+    (upload,) = fields
+    return UploadCreated(upload=UploadId(exact_bytes(upload, ID_BYTES)))
+
+
+def _part_refused(fields: list[Any]) -> PartRefused:
+    fault, part, size_bytes = fields
+    return PartRefused(
+        fault=PartFault(number(fault)), number=number(part), size_bytes=number(size_bytes)
+    )
+
+
 def _outcome(value: object) -> Rejection | Deleted | None:
     if value is None:
         return None
@@ -161,6 +181,8 @@ _RESULTS: Final[dict[tuple[int, int], Callable[[list[Any]], Result]]] = {
     (3, 2): _deleted_many,
     (4, 1): _rejection,
     (5, 1): _deleted,
+    (6, 1): _upload_created,
+    (7, 1): _part_refused,
 }
 
 

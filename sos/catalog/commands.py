@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from sos.catalog import upload_commands
 from sos.catalog.fields import (
     ALGORITHM_NUMBERS,
     ALGORITHMS,
@@ -139,6 +140,7 @@ _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
     RaiseSweepFloor: lambda c: (8, 1, c.floor_index),
     CreateAccessKey: lambda c: (9, 1, c.access_key, c.secret_key, c.created_ms),
     RevokeAccessKey: lambda c: (10, 1, c.access_key),
+    **upload_commands.ENCODERS,
 }
 
 
@@ -323,6 +325,7 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (4, 2): _copy_object,
     (5, 2): _delete_object,
     (6, 2): _delete_objects,
+    **upload_commands.DECODERS,
 }
 
 

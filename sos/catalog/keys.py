@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
-from sos.catalog.model import AccessKeyId, BlobId, NodeId, RequestId
+from sos.catalog.model import AccessKeyId, BlobId, NodeId, RequestId, UploadId
 
 PIECE: Final = 400
 POINTER_BYTES: Final = PIECE + 1
@@ -30,7 +30,7 @@ _POINTER_END: Final = b"\x00"
 # 24 bytes: nobody finds two long keys whose nodes collide, also on purpose (2 ** 96 tries).
 NODE_BYTES: Final = 24
 
-# Free: 0x11 settings of buckets, 0x22 noncurrent versions, 0x60-0x63 multipart uploads, 0x42-0x44 keys and accounts.
+# Free: 0x11 settings of buckets, 0x22 noncurrent versions, 0x42-0x44 keys and accounts.
 META: Final = b"\x01" + _SCOPE
 BUCKET: Final = b"\x10" + _SCOPE
 OBJECT: Final = b"\x20" + _SCOPE
@@ -45,7 +45,25 @@ ACCESS_KEY: Final = b"\x41" + _SCOPE
 REQUEST: Final = b"\x50" + _SCOPE
 REQUESTS_OF: Final = b"\x51" + _SCOPE
 DIGEST: Final = b"\x52" + _SCOPE
+UPLOAD: Final = b"\x60" + _SCOPE
+UPLOADS_OF: Final = b"\x61" + _SCOPE
+UPLOADS_OF_DEEP: Final = b"\x62" + _SCOPE
+PART: Final = b"\x63" + _SCOPE
+MANIFEST: Final = b"\x64" + _SCOPE
+FINISHED_UPLOAD: Final = b"\x65" + _SCOPE
+RELEASING: Final = b"\x66" + _SCOPE
 PREFIX_BYTES: Final = len(META)
+
+
+class Tree(NamedTuple):
+    """Two tables that together hold rows by S3 key: of short keys, and of what is below the first piece of long ones."""
+
+    root: bytes
+    deep: bytes
+
+
+OBJECTS: Final = Tree(OBJECT, OBJECT_DEEP)
+UPLOADS: Final = Tree(UPLOADS_OF, UPLOADS_OF_DEEP)
 
 STATE_KEY: Final = META + b"state"  # the only row outside the record sum: it holds the sum
 FORMAT_KEY: Final = META + b"format"
@@ -70,6 +88,13 @@ TABLES: Final = {
     REQUEST[0]: "requests",
     REQUESTS_OF[0]: "requests_of_entry",
     DIGEST[0]: "digests",
+    UPLOAD[0]: "uploads",
+    UPLOADS_OF[0]: "uploads_of",
+    UPLOADS_OF_DEEP[0]: "uploads_of_deep",
+    PART[0]: "parts",
+    MANIFEST[0]: "manifests",
+    FINISHED_UPLOAD[0]: "finished_uploads",
+    RELEASING[0]: "releasing",
 }
 
 
@@ -86,32 +111,37 @@ def successor(prefix: bytes) -> bytes | None:
 
 
 # --- objects --------------------------------------------------------------------------------------
-def root_node(bucket_id: int) -> bytes:
+def root_node(bucket_id: int, tree: Tree = OBJECTS) -> bytes:
     """What the rows of a bucket's short keys start with."""
-    return OBJECT + _U64.pack(bucket_id)
+    return tree.root + _U64.pack(bucket_id)
 
 
-def deep_node(bucket_id: int, lead: bytes) -> bytes:
+def deep_node(bucket_id: int, lead: bytes, tree: Tree = OBJECTS) -> bytes:
     """What the rows below ``lead`` start with; ``lead`` is one or more whole pieces."""
-    return (
-        OBJECT_DEEP + hashlib.blake2b(_U64.pack(bucket_id) + lead, digest_size=NODE_BYTES).digest()
-    )
+    return tree.deep + hashlib.blake2b(_U64.pack(bucket_id) + lead, digest_size=NODE_BYTES).digest()
 
 
 def object_key(bucket_id: int, key: bytes) -> bytes:
-    """The row of ``key``."""
+    """The row of an object."""
     if len(key) <= PIECE:
         return OBJECT + _U64.pack(bucket_id) + key
+    return tree_key(OBJECTS, bucket_id, key)
+
+
+def tree_key(tree: Tree, bucket_id: int, key: bytes) -> bytes:
+    """The row of ``key``."""
+    if len(key) <= PIECE:
+        return tree.root + _U64.pack(bucket_id) + key
     cut = (len(key) - 1) // PIECE * PIECE
-    return deep_node(bucket_id, key[:cut]) + key[cut:]
+    return deep_node(bucket_id, key[:cut], tree) + key[cut:]
 
 
-def pointer_keys(bucket_id: int, key: bytes) -> list[bytes]:
+def pointer_keys(bucket_id: int, key: bytes, tree: Tree = OBJECTS) -> list[bytes]:
     """The pointer rows that lead to a long ``key``, the deepest first."""
     pointers = []
     for cut in range((len(key) - 1) // PIECE * PIECE, 0, -PIECE):
         start = cut - PIECE
-        node = deep_node(bucket_id, key[:start]) if start else root_node(bucket_id)
+        node = deep_node(bucket_id, key[:start], tree) if start else root_node(bucket_id, tree)
         pointers.append(node + key[start:cut] + _POINTER_END)
     return pointers
 
@@ -169,6 +199,30 @@ def requests_of_key(index: int) -> bytes:
 
 def digest_key(index: int) -> bytes:
     return DIGEST + _U64.pack(index)
+
+
+def upload_key(upload: UploadId) -> bytes:
+    return UPLOAD + upload
+
+
+def part_prefix(upload: UploadId) -> bytes:
+    return PART + upload
+
+
+def part_key(upload: UploadId, number: int) -> bytes:
+    return PART + upload + number.to_bytes(2, "big")
+
+
+def manifest_key(upload: UploadId) -> bytes:
+    return MANIFEST + upload
+
+
+def finished_upload_key(upload: UploadId) -> bytes:
+    return FINISHED_UPLOAD + upload
+
+
+def releasing_key(upload: UploadId) -> bytes:
+    return RELEASING + upload
 
 
 def first_index_of(blob: BlobId) -> int:

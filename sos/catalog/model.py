@@ -182,6 +182,57 @@ class BlobRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UploadRecord:
+    """A multipart upload in progress (S3 API: CreateMultipartUpload)."""
+
+    upload: UploadId
+    bucket_id: int
+    key: str
+    initiated_ms: int
+    headers: StoredHeaders
+    algorithm: ChecksumAlgorithm | None  # None: the client named none; the object gets a CRC64NVME
+    composite: bool  # of checksums of the parts
+    key_order: int  # ``ObjectRecord.order`` of the current version then; 0: the key was absent
+    tags: tuple[tuple[str, str], ...] = ()
+    acl: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """A part of an upload, and later of the object that it became."""
+
+    number: int
+    blob: BlobId | None  # None: no bytes
+    inline: bool
+    size_bytes: int
+    md5: bytes
+    modified_ms: int
+    sent: Checksum | None  # what the client sent with it
+    whole: (
+        Checksum | None
+    )  # what a FULL_OBJECT checksum is combined from; None: the upload is COMPOSITE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedUpload:
+    """What became of an upload: kept for a day, so that whoever asks again gets the same answer (s3.md 7)."""
+
+    bucket_id: int
+    key: str
+    finished_ms: int
+    parts_digest: bytes  # of the list in its CompleteMultipartUpload; empty: it was aborted
+    result: Stored | None  # None: it was aborted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The parts of an object in order: their numbers, and where each ends in the object, in bytes."""
+
+    numbers: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessKeyRecord:
     """An access key. ``root`` keys come with the formation record.
 
@@ -397,6 +448,76 @@ class RevokeAccessKey:
     access_key: AccessKeyId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateUpload:
+    """Begin a multipart upload; its id is made of the position and ``random`` (8 bytes)."""
+
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    random: bytes
+    initiated_ms: int
+    headers: StoredHeaders
+    algorithm: ChecksumAlgorithm | None = None
+    composite: bool = False
+    tags: tuple[tuple[str, str], ...] = ()
+    acl: str = ""
+    access_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPart:
+    """Set part ``number`` of an upload; one that is there is replaced."""
+
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    upload: UploadId
+    number: int
+    body: Body | None
+    md5: bytes
+    modified_ms: int
+    sent: Checksum | None
+    whole: Checksum | None
+    access_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPart:
+    """One part in the document of a CompleteMultipartUpload. ``etag`` without quotes."""
+
+    number: int
+    etag: str
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompleteUpload:
+    """Make an object of the listed parts. What is None was not said by the client."""
+
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    upload: UploadId
+    parts: tuple[ListedPart, ...]
+    modified_ms: int
+    condition: WriteCondition = ALWAYS
+    checksum: Checksum | None = None  # of the whole object
+    composite: bool | None = None
+    size_bytes: int | None = None
+    access_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortUpload:
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    upload: UploadId
+    aborted_ms: int
+    access_epoch: int = 0
+
+
 Command = (
     CreateBucket
     | DeleteBucket
@@ -408,6 +529,10 @@ Command = (
     | RaiseSweepFloor
     | CreateAccessKey
     | RevokeAccessKey
+    | CreateUpload
+    | UploadPart
+    | CompleteUpload
+    | AbortUpload
 )
 
 
@@ -461,6 +586,17 @@ class Rejection(Enum):
     SOURCE_TOO_LARGE = 19
     NO_SUCH_VERSION = 20  # one key of a DeleteObjects names a version id that was never issued
     ACCESS_CHANGED = 21  # who may do what was changed since the request was admitted: judge again
+    NO_SUCH_UPLOAD = 40
+    KEY_CHANGED_DURING_UPLOAD = (
+        41  # a conditional Complete whose key was written or deleted since Create
+    )
+    PART_CHECKSUM_TYPE = 42  # the part's checksum is not of the upload's algorithm
+    PART_CHECKSUM_MISSING = 43  # a COMPOSITE upload wants one with every part
+    COMPLETE_TYPE_MISMATCH = 44  # x-amz-checksum-type is not that of Create
+    COMPLETE_SIZE_MISMATCH = 45  # x-amz-mp-object-size is not the sum of the parts
+    COMPLETE_CHECKSUM_MISMATCH = 46  # the checksum of the whole object is another
+    OBJECT_TOO_LARGE = 47
+    SOURCE_IN_PARTS = 48  # its bytes have to be written anew: it was uploaded in parts
 
 
 @value()
@@ -503,7 +639,32 @@ class DeletedMany:
     outcomes: tuple[Rejection | Deleted | None, ...] = field(default=())
 
 
-Result = Stored | Done | Deleted | DeletedMany | Rejection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadCreated:
+    """CreateUpload took effect."""
+
+    upload: UploadId
+
+
+class PartFault(Enum):
+    """What is wrong with one listed part. The value is what is stored; never reuse one."""
+
+    INVALID = 1  # not there, or with another ETag or checksum
+    ORDER = 2  # numbers do not ascend, or a COMPOSITE upload has gaps
+    TOO_SMALL = 3
+    CHECKSUM_MISSING = 4  # a COMPOSITE upload wants one with every listed part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRefused:
+    """CompleteUpload was refused for the listed part ``number``; nothing changed."""
+
+    fault: PartFault
+    number: int
+    size_bytes: int = 0
+
+
+Result = Stored | Done | Deleted | DeletedMany | UploadCreated | PartRefused | Rejection
 
 
 # --- what views tell ------------------------------------------------------------------------------
@@ -526,6 +687,20 @@ class KeyPage:
     common_prefixes: list[str]
     last: str | None
     truncated: bool  # True only if a further entry exists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPage:
+    """The first uploads after a position, by key and then by creation, with common prefixes among them.
+
+    ``last_key`` and ``last_upload`` (None: a common prefix) are of the last entry.
+    """
+
+    uploads: list[UploadRecord]
+    common_prefixes: list[str]
+    last_key: str
+    last_upload: UploadId | None
+    truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sos.catalog.environment import Transaction
-from sos.catalog.keys import PIECE, deep_node, root_node, seek_key, successor
+from sos.catalog.keys import OBJECTS, PIECE, Tree, deep_node, root_node, seek_key, successor
 from sos.catalog.model import KeyPage
 from sos.catalog.records import decode_listed
 
 
 def rows_from(
-    transaction: Transaction, bucket_id: int, target: bytes
+    transaction: Transaction, bucket_id: int, target: bytes, tree: Tree = OBJECTS
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(S3 key, database key, value) of every object whose key is not less than ``target``, in byte order."""
-    return _walk(transaction, bucket_id, root_node(bucket_id), b"", target)
+    """(S3 key, database key, value) of every row of ``tree`` whose key is not less than ``target``, in byte order."""
+    return _walk(transaction, tree, bucket_id, root_node(bucket_id, tree), b"", target)
 
 
 def _walk(
-    transaction: Transaction, bucket_id: int, node: bytes, lead: bytes, rest: bytes
+    transaction: Transaction, tree: Tree, bucket_id: int, node: bytes, lead: bytes, rest: bytes
 ) -> Iterator[tuple[bytes, bytes, bytes]]:
     """The rows of one node and, depth first, of those it points to; ``lead`` is the key up to this node."""
     cursor = transaction.cursor()
@@ -40,8 +40,9 @@ def _walk(
         in_target = rest.startswith(piece[:PIECE])
         yield from _walk(
             transaction,
+            tree,
             bucket_id,
-            deep_node(bucket_id, below),
+            deep_node(bucket_id, below, tree),
             below,
             rest[PIECE:] if in_target else b"",
         )

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Final, TypeVar
 
-from sos.catalog import keys, records
+from sos.catalog import keys, records, upload_records
 from sos.catalog.codec import decode_formation, decode_member_list
 from sos.catalog.environment import LmdbError, Transaction, meaning_of
 from sos.catalog.model import (
@@ -22,22 +22,30 @@ from sos.catalog.model import (
     BucketRecord,
     Counters,
     Digests,
+    FinishedUpload,
     ForgottenBlob,
     FormationRecord,
     KeyPage,
+    Manifest,
     Member,
     MemberCopies,
     MemberList,
     NodeId,
     ObjectRecord,
     OwedBlob,
+    PartRecord,
     Removal,
     RequestId,
+    UploadId,
+    UploadPage,
+    UploadRecord,
 )
 from sos.catalog.pages import list_keys, rows_from
 from sos.catalog.records import SUM_MODULUS, State, record_hash, unseal
+from sos.catalog.upload_pages import list_uploads
 from sos.errors import Corruption
 from sos.levels import FIRST
+from sos.limits import PARTS_MAX
 from sos.packing import PackingError
 
 _Value = TypeVar("_Value")
@@ -61,6 +69,21 @@ class RowReader:
             raise Corruption(f"{keys.describe(row_key)}: missing")
         return row
 
+    def has_manifest(self, upload: UploadId) -> bool:
+        """Whether an object consists of the parts of this upload; it is the last that goes with them."""
+        return self._get(keys.manifest_key(upload)) is not None
+
+    def _rows(self, table: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """(database key, value) of a table from ``start`` on."""
+        cursor = self._transaction.cursor()
+        # After a set_range that finds nothing, iteration would start at the first key of all.
+        if not cursor.set_range(start):
+            return
+        for row_key, value in cursor.iternext(keys=True, values=True):
+            if not row_key.startswith(table):
+                return
+            yield row_key, value
+
     def bucket(self, name: str) -> BucketRecord | None:
         """The bucket of this name."""
         return self._row(keys.bucket_key(name), records.decode_bucket)
@@ -68,6 +91,42 @@ class RowReader:
     def object(self, bucket_id: int, key: str) -> ObjectRecord | None:
         """The current version of ``key``."""
         return self._row(keys.object_key(bucket_id, key.encode()), records.decode_object)
+
+    def upload(self, upload: UploadId) -> UploadRecord | None:
+        """A multipart upload in progress."""
+        return self._row(keys.upload_key(upload), upload_records.decode_upload)
+
+    def finished_upload(self, upload: UploadId) -> FinishedUpload | None:
+        """What became of an upload, for a day."""
+        return self._row(keys.finished_upload_key(upload), upload_records.decode_finished_upload)
+
+    def uploads_of_bucket(self, bucket_id: int) -> list[tuple[bytes, tuple[UploadId, ...]]]:
+        """Key and uploads in progress, by key."""
+        rows = rows_from(self._transaction, bucket_id, b"", keys.UPLOADS)
+        return [
+            (key, upload_records.decode_uploads_of(row_key, value)) for key, row_key, value in rows
+        ]
+
+    def part(self, upload: UploadId, number: int) -> PartRecord | None:
+        """One part of an upload or of the object that it became."""
+        return self._row(keys.part_key(upload, number), upload_records.decode_part)
+
+    def parts(
+        self, upload: UploadId, after: int = 0, limit: int = PARTS_MAX
+    ) -> dict[int, PartRecord]:
+        """Its parts by number, ascending, from the first above ``after``."""
+        table = keys.part_prefix(upload)
+        found: dict[int, PartRecord] = {}
+        for row_key, value in self._rows(table, keys.part_key(upload, min(after, PARTS_MAX) + 1)):
+            if len(found) >= limit:
+                break
+            record = upload_records.decode_part(row_key, value)
+            found[record.number] = record
+        return found
+
+    def manifest(self, upload: UploadId) -> Manifest:
+        """How the parts make the object. Raises: Corruption, if it is missing."""
+        return self._need(keys.manifest_key(upload), upload_records.decode_manifest)
 
     def blob(self, blob: BlobId) -> BlobRecord | None:
         """A counted blob of either kind."""
@@ -197,17 +256,6 @@ class View(RowReader):
             raise Corruption(f"{keys.describe(keys.FORMATION_KEY)}: {error}") from error
 
     # --- lists ------------------------------------------------------------------------------------
-    def _rows(self, table: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """(database key, value) of a table from ``start`` on."""
-        cursor = self._transaction.cursor()
-        # After a set_range that finds nothing, iteration would start at the first key of all.
-        if not cursor.set_range(start):
-            return
-        for row_key, value in cursor.iternext(keys=True, values=True):
-            if not row_key.startswith(table):
-                return
-            yield row_key, value
-
     def buckets(self) -> list[BucketRecord]:
         """All buckets by name, in byte order."""
         return [records.decode_bucket(*row) for row in self._rows(keys.BUCKET, keys.BUCKET)]
@@ -236,6 +284,30 @@ class View(RowReader):
             prefix=prefix,
             delimiter=delimiter,
             after=after,
+            limit=limit,
+        )
+
+    def list_uploads(
+        self,
+        bucket_id: int,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after_key: str = "",
+        after_upload: UploadId | None = None,
+        limit: int,
+    ) -> UploadPage:
+        """The first ``limit`` uploads in progress greater than a position (s3.md 6.6).
+
+        ``after_upload is None``: the position is behind all uploads of ``after_key``.
+        """
+        return list_uploads(
+            self._transaction,
+            bucket_id,
+            prefix=prefix,
+            delimiter=delimiter,
+            after_key=after_key,
+            after_upload=after_upload,
             limit=limit,
         )
 

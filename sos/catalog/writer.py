@@ -84,7 +84,7 @@ class RowWriter(RowReader):
 
     def perform(self, write: writes.Write) -> None:
         """Carry out one write of a decision."""
-        self._WRITERS[type(write)](self, write)
+        self.WRITERS[type(write)](self, write)
 
     def finish(self) -> None:
         """Write the rows that were kept in memory, and where the catalog now stands."""
@@ -191,9 +191,11 @@ class RowWriter(RowReader):
         if len(key) > PIECE:
             self._count_pointers(write.bucket_id, key, -1)
 
-    def _count_pointers(self, bucket_id: int, key: bytes, change: int) -> None:
+    def _count_pointers(
+        self, bucket_id: int, key: bytes, change: int, tree: keys.Tree = keys.OBJECTS
+    ) -> None:
         """A long key came or went: the pointers on its way count the rows of their nodes."""
-        for row_key in keys.pointer_keys(bucket_id, key):
+        for row_key in keys.pointer_keys(bucket_id, key, tree):
             before = self._row(row_key, records.decode_pointer) or 0
             if before + change == 0:
                 self._take(row_key)
@@ -354,7 +356,7 @@ class RowWriter(RowReader):
         self._replace(row_key, records.encode_access_key(record))
         self._access_keys[record.access_key] = record
 
-    _WRITERS: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
+    WRITERS: ClassVar[dict[type, Callable[[Any, Any], None]]] = {
         writes.PutBucket: _write_bucket,
         writes.RemoveBucket: _remove_bucket,
         writes.PutObjectRow: _write_object,

@@ -118,7 +118,7 @@ class Upload:
     def _verify(self) -> None:
         trailer = self._decoder.finish() if self._decoder is not None else None
         verified = self._running.finish(trailer)
-        self._digests = UploadDigests(md5=verified.md5, checksum=verified.checksum)
+        self._digests = UploadDigests(verified.md5, verified.checksum, verified.also)
 
     async def _blocks(self) -> AsyncIterator[bytes]:
         """The decoded bytes, gathered so that a block costs one hop to a thread and one write."""

@@ -93,11 +93,17 @@ class DigestPlan(NamedTuple):
     trailer: str | None = None
     md5: bytes | None = None
     sha256: bytes | None = None
+    also: ChecksumAlgorithm | None = None  # computed beside it
+
+    @property
+    def has_checksum(self) -> bool:
+        """Whether a checksum came along, in a header or as a trailer."""
+        return self.checksum is not None or self.trailer is not None
 
     @property
     def is_promised(self) -> bool:
         """Whether Content-MD5 or a checksum came along, as DeleteObjects demands."""
-        return self.checksum is not None or self.trailer is not None or self.md5 is not None
+        return self.has_checksum or self.md5 is not None
 
 
 _DEFAULT_PLAN: Final = DigestPlan(algorithm=ChecksumAlgorithm.CRC64NVME)
@@ -108,6 +114,7 @@ class Digests(NamedTuple):
 
     md5: bytes
     checksum: Checksum
+    also: Checksum | None = None
 
     @property
     def etag(self) -> str:
@@ -229,16 +236,47 @@ def new_hasher(algorithm: ChecksumAlgorithm) -> Hasher:
     return _TABLE[algorithm].new()
 
 
-def checksum_headers(checksum: Checksum) -> tuple[tuple[str, str], ...]:
-    """The two response headers of a whole-object checksum."""
+def checksum_headers(checksum: Checksum, composite_parts: int = 0) -> tuple[tuple[str, str], ...]:
+    """The two response headers of an object's checksum. ``composite_parts``: of how many parts, if it is COMPOSITE."""
     name = f"{HEADER_PREFIX}{checksum.algorithm.value}"
-    return ((name, b64encode(checksum.digest).decode()), (TYPE_HEADER, FULL_OBJECT))
+    kind = COMPOSITE if composite_parts else FULL_OBJECT
+    return ((name, checksum_text(checksum, composite_parts)), (TYPE_HEADER, kind))
+
+
+def checksum_text(checksum: Checksum, composite_parts: int = 0) -> str:
+    """The value of an object's checksum; of a COMPOSITE one with the number of parts (s3.md 8)."""
+    text = b64encode(checksum.digest).decode()
+    return f"{text}-{composite_parts}" if composite_parts else text
+
+
+def checksum_header(checksum: Checksum) -> tuple[str, str]:
+    """The response header of a part's checksum, which has no type."""
+    return f"{HEADER_PREFIX}{checksum.algorithm.value}", b64encode(checksum.digest).decode()
+
+
+def parse_object_checksum(name: str, text: str) -> Checksum | None:
+    """The checksum in a header about a whole object; None for the headers that carry none. Raises: InvalidRequest.
+
+    A COMPOSITE one may say of how many parts it is, as in answers.
+    """
+    if name in _NOT_DIGESTS:
+        return None
+    value, dash, count = text.rpartition("-")
+    algorithm, digest = _parse_checksum(name, value if dash and count.isdigit() else text)
+    return Checksum(algorithm=algorithm, digest=digest)
+
+
+def parse_checksum_element(name: str, text: str) -> Checksum:
+    """``<ChecksumCRC32>`` of a part, and the like. Raises: InvalidRequest."""
+    header = f"{HEADER_PREFIX}{name.removeprefix('Checksum').lower()}"
+    algorithm, digest = _parse_checksum(header, text)
+    return Checksum(algorithm=algorithm, digest=digest)
 
 
 class BodyDigests:
     """Computes what a body needs and no more: MD5, the checksum to store, SHA-256 of a signed payload."""
 
-    __slots__ = ("_checksum", "_md5", "_plan", "_sha256")
+    __slots__ = ("_also", "_checksum", "_md5", "_plan", "_sha256")
 
     def __init__(self, plan: DigestPlan) -> None:
         self._plan = plan
@@ -248,6 +286,7 @@ class BodyDigests:
         if plan.sha256 is not None:
             shared = plan.algorithm is ChecksumAlgorithm.SHA256
             self._sha256 = self._checksum if shared else hashlib.sha256()
+        self._also = None if plan.also is None else new_hasher(plan.also)
 
     def update(self, data: Buffer) -> None:
         """Take the next bytes of the (decoded) body. Large buffers are hashed without the interpreter lock."""
@@ -255,6 +294,8 @@ class BodyDigests:
         self._checksum.update(data)
         if self._sha256 is not None and self._sha256 is not self._checksum:
             self._sha256.update(data)
+        if self._also is not None:
+            self._also.update(data)
 
     def finish(self, trailer_value: str | None = None) -> Digests:
         """Compare every promise with what came. ``trailer_value``: from the chunk decoder.
@@ -278,4 +319,8 @@ class BodyDigests:
             raise BadDigest(
                 message=f"The {plan.algorithm.name} you specified did not match the calculated checksum."
             )
-        return Digests(md5=md5, checksum=Checksum(algorithm=plan.algorithm, digest=digest))
+        also = None
+        if self._also is not None and plan.also is not None:
+            also = Checksum(algorithm=plan.also, digest=self._also.digest())
+        checksum = Checksum(algorithm=plan.algorithm, digest=digest)
+        return Digests(md5=md5, checksum=checksum, also=also)

@@ -178,10 +178,18 @@ def _parse_if_range(text: str) -> str | int:
 
 # --- reads: the decision ----------------------------------------------------------------------------
 def evaluate_read(
-    conditions: ReadConditions, *, etag: str, modified_ms: int, size_bytes: int, now_ms: int
+    conditions: ReadConditions,
+    *,
+    etag: str,
+    modified_ms: int,
+    size_bytes: int,
+    now_ms: int,
+    part_count: int = 0,
+    span: tuple[int, int] | None = None,
 ) -> Full | Partial | NotModified:
     """Decide what a read of an existing object answers (RFC 9110, 13.2.2). ``etag`` without quotes.
 
+    ``part_count``: 0 for an object that was not uploaded in parts. ``span``: where the part that is asked for lies.
     Raises: PreconditionFailed, InvalidRange, InvalidPartNumber.
     """
     if conditions is UNCONDITIONAL:
@@ -201,6 +209,8 @@ def evaluate_read(
         if since is not None and since <= now_ms // 1000 and modified_s <= since:
             return NOT_MODIFIED
     if conditions.part_number is not None:
+        if part_count:
+            return _part(conditions.part_number, part_count, span)
         return _whole_part(conditions.part_number, size_bytes)
     if conditions.range is None or not _range_applies(conditions.if_range, etag, modified_s):
         return FULL
@@ -219,6 +229,13 @@ def _range_applies(if_range: str | int | None, etag: str, modified_s: int) -> bo
     if if_range is None:
         return True
     return if_range == (etag if isinstance(if_range, str) else modified_s)
+
+
+def _part(part_number: int, part_count: int, span: tuple[int, int] | None) -> Full | Partial:
+    if span is None:
+        raise InvalidPartNumber(str(part_number), str(part_count))
+    start, stop = span
+    return Partial(start=start, stop=stop) if stop > start else FULL
 
 
 def _whole_part(part_number: int, size_bytes: int) -> Full | Partial:

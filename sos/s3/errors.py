@@ -401,6 +401,54 @@ class NoSuchVersion(
     """In the answer of DeleteObjects, for an id we never issued."""
 
 
+class NoSuchUpload(
+    S3Error,
+    status=404,
+    message="The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload"
+    " might have been aborted or completed.",
+    fields=("UploadId",),
+):
+    """Also one of another key."""
+
+
+# --- multipart uploads ------------------------------------------------------------------------------
+class InvalidPart(
+    S3Error,
+    status=400,
+    message="One or more of the specified parts could not be found. The part might not have been uploaded, or the"
+    " specified entity tag might not have matched the part's entity tag.",
+    fields=("UploadId", "PartNumber", "ETag"),
+):
+    """In the list of a CompleteMultipartUpload."""
+
+
+class InvalidPartOrder(
+    S3Error,
+    status=400,
+    message="The list of parts was not in ascending order. The parts list must be specified in order by part number.",
+    fields=("UploadId",),
+):
+    """Also a gap, where the checksum is of the parts' checksums."""
+
+
+class EntityTooSmall(
+    S3Error,
+    status=400,
+    message="Your proposed upload is smaller than the minimum allowed size",
+    fields=("ProposedSize", "MinSizeAllowed", "PartNumber", "ETag"),
+):
+    """A part that is not the last and has less than 5 MiB."""
+
+
+class ConditionalRequestConflict(
+    S3Error,
+    status=409,
+    message="The conditional request cannot succeed due to a conflicting operation against this resource.",
+    fields=("Condition", "Key"),
+):
+    """The key was written or deleted since its upload began."""
+
+
 # --- configuration that is not there (s3.md 1.4) ----------------------------------------------------
 class NoSuchBucketPolicy(
     S3Error, status=404, message="The bucket policy does not exist", fields=("BucketName",)

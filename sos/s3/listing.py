@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sos.catalog.model import BucketRecord
+from sos.catalog.model import BucketRecord, UploadId
 from sos.limits import LIST_KEYS_MAX
 from sos.s3.errors import InvalidArgument
 
@@ -26,6 +26,7 @@ _TOKEN_VERSION: Final = b"\x01"
 _MAC_BYTES: Final = 16
 _TOKEN_CHARS_MAX: Final = 2048  # a 1,024-byte key with its MAC is under 1,400
 _INTEGER: Final = re.compile(r"-?\d{1,20}", re.ASCII)
+_UPLOAD_ID: Final = re.compile(r"[0-9a-f]{32}")
 _KEYS_DOMAIN: Final = b"sos list keys\x00"
 _BUCKETS_DOMAIN: Final = b"sos list buckets\x00"
 
@@ -65,7 +66,7 @@ def _parse_page_size(name: str, text: str) -> int:
             name, text, message=f"Provided {name} not an integer or within integer range"
         )
     if number < 0:
-        argument = name.replace("-k", "K").replace("-u", "U")
+        argument = name.replace("-k", "K").replace("-u", "U").replace("-p", "P")
         raise InvalidArgument(
             name,
             text,
@@ -74,16 +75,15 @@ def _parse_page_size(name: str, text: str) -> int:
     return min(number, LIST_KEYS_MAX)
 
 
-def parse_upload_marker(params: Mapping[str, str]) -> str:
-    """``key-marker``; ``upload-id-marker`` without it is ignored, with it no upload id was ever issued (s3.md 6.6).
-
-    Raises: InvalidArgument.
-    """
+def parse_upload_marker(params: Mapping[str, str]) -> tuple[str, UploadId | None]:
+    """``key-marker`` and ``upload-id-marker``, which is ignored without the other (s3.md 6.6). Raises: InvalidArgument."""
     key_marker = params.get("key-marker", "")
     upload_marker = params.get("upload-id-marker", "")
-    if key_marker and upload_marker:
+    if not key_marker or not upload_marker:
+        return key_marker, None
+    if not _UPLOAD_ID.fullmatch(upload_marker):
         raise InvalidArgument("upload-id-marker", upload_marker, message="Invalid uploadId marker")
-    return key_marker
+    return key_marker, UploadId(bytes.fromhex(upload_marker))
 
 
 def parse_version_marker(params: Mapping[str, str]) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from sos.s3.checksums import COMPOSITE, FULL_OBJECT
 from sos.s3.dates import format_iso
 from sos.s3.listing import NULL_VERSION, ListParameters
 from sos.s3.operations import (
-    ListMultipartUploads,
     ListObjects,
     ListObjectsV2,
     ListObjectVersions,
@@ -37,11 +36,13 @@ def encode_url(text: str) -> str:
     return quote_plus(text, safe="/-_.*~") if _ODD_IN_URL.search(text) else text
 
 
-def _encoder(parameters: ListParameters) -> Callable[[str], str]:
+def encoder(parameters: ListParameters) -> Callable[[str], str]:
+    """How keys are written in a listing."""
     return encode_url if parameters.encodes_url else escape
 
 
-def _encoded(name: str, text: str, encode: Callable[[str], str]) -> str:
+def encoded(name: str, text: str, encode: Callable[[str], str]) -> str:
+    """One element whose text is part of a key."""
     return f"<{name}>{encode(text)}</{name}>"
 
 
@@ -49,19 +50,19 @@ def render_list_objects_v2(
     operation: ListObjectsV2, page: KeyPage, *, owner_id: str, next_token: str | None
 ) -> bytes:
     """ListBucketResult of version 2. ``next_token``: of a truncated page, from ``listing.seal_token``."""
-    encode = _encoder(operation.list)
+    encode = encoder(operation.list)
     parts = [
         element("Name", operation.bucket),
-        _encoded("Prefix", operation.list.prefix, encode),
+        encoded("Prefix", operation.list.prefix, encode),
     ]
     if operation.start_after is not None:
-        parts.append(_encoded("StartAfter", operation.start_after, encode))
+        parts.append(encoded("StartAfter", operation.start_after, encode))
     if operation.continuation_token is not None:
         parts.append(element("ContinuationToken", operation.continuation_token))
     if next_token is not None:
         parts.append(element("NextContinuationToken", next_token))
     parts.append(f"<KeyCount>{len(page.objects) + len(page.common_prefixes)}</KeyCount>")
-    parts += _page_head("MaxKeys", operation.list, page, encode)
+    parts += page_head("MaxKeys", operation.list, encode, truncated=page.truncated)
     _append_objects(
         parts, page, operation.list, render_owner(owner_id) if operation.fetch_owner else ""
     )
@@ -71,16 +72,16 @@ def render_list_objects_v2(
 
 def render_list_objects(operation: ListObjects, page: KeyPage, *, owner_id: str) -> bytes:
     """ListBucketResult of version 1; ``NextMarker`` only with a delimiter (S3 API: ListObjects)."""
-    encode = _encoder(operation.list)
+    encode = encoder(operation.list)
     parts = [
         element("Name", operation.bucket),
-        _encoded("Prefix", operation.list.prefix, encode),
-        _encoded("Marker", operation.marker, encode),
+        encoded("Prefix", operation.list.prefix, encode),
+        encoded("Marker", operation.marker, encode),
     ]
     if page.truncated and operation.list.delimiter:
         assert page.last is not None, "a truncated page has a last entry"
-        parts.append(_encoded("NextMarker", page.last, encode))
-    parts += _page_head("MaxKeys", operation.list, page, encode)
+        parts.append(encoded("NextMarker", page.last, encode))
+    parts += page_head("MaxKeys", operation.list, encode, truncated=page.truncated)
     _append_objects(parts, page, operation.list, render_owner(owner_id))
     _append_prefixes(parts, page, encode)
     return document("ListBucketResult", *parts)
@@ -88,19 +89,19 @@ def render_list_objects(operation: ListObjects, page: KeyPage, *, owner_id: str)
 
 def render_list_versions(operation: ListObjectVersions, page: KeyPage, *, owner_id: str) -> bytes:
     """ListVersionsResult: each key has one version, the latest, named ``null`` (s3.md 1.4, 6.5)."""
-    encode = _encoder(operation.list)
+    encode = encoder(operation.list)
     parts = [
         element("Name", operation.bucket),
-        _encoded("Prefix", operation.list.prefix, encode),
-        _encoded("KeyMarker", operation.key_marker, encode),
+        encoded("Prefix", operation.list.prefix, encode),
+        encoded("KeyMarker", operation.key_marker, encode),
         element("VersionIdMarker", operation.version_id_marker),
     ]
     if page.truncated:
         assert page.last is not None, "a truncated page has a last entry"
-        parts.append(_encoded("NextKeyMarker", page.last, encode))
+        parts.append(encoded("NextKeyMarker", page.last, encode))
         if page.objects and page.objects[-1].key == page.last:
             parts.append(element("NextVersionIdMarker", NULL_VERSION))
-    parts += _page_head("MaxKeys", operation.list, page, encode)
+    parts += page_head("MaxKeys", operation.list, encode, truncated=page.truncated)
     _append_objects(
         parts,
         page,
@@ -113,29 +114,19 @@ def render_list_versions(operation: ListObjectVersions, page: KeyPage, *, owner_
     return document("ListVersionsResult", *parts)
 
 
-def render_list_multipart_uploads(operation: ListMultipartUploads) -> bytes:
-    """ListMultipartUploadsResult: none can exist yet (s3.md 1.4)."""
-    encode = _encoder(operation.list)
-    parts = [
-        element("Bucket", operation.bucket),
-        _encoded("KeyMarker", operation.key_marker, encode),
-        "<UploadIdMarker></UploadIdMarker>",
-        _encoded("Prefix", operation.list.prefix, encode),
-    ]
-    parts += _page_head("MaxUploads", operation.list, None, encode)
-    return document("ListMultipartUploadsResult", *parts)
-
-
-def _page_head(
-    size_name: str, parameters: ListParameters, page: KeyPage | None, encode: Callable[[str], str]
+def page_head(
+    size_name: str,
+    parameters: ListParameters,
+    encode: Callable[[str], str],
+    *,
+    truncated: bool,
 ) -> list[str]:
     """The elements between the position and the entries."""
     parts = [f"<{size_name}>{parameters.max_keys}</{size_name}>"]
     if parameters.delimiter:
-        parts.append(_encoded("Delimiter", parameters.delimiter, encode))
+        parts.append(encoded("Delimiter", parameters.delimiter, encode))
     if parameters.encodes_url:
         parts.append("<EncodingType>url</EncodingType>")
-    truncated = page is not None and page.truncated
     parts.append(f"<IsTruncated>{'true' if truncated else 'false'}</IsTruncated>")
     return parts
 
@@ -151,7 +142,7 @@ def _append_objects(
 ) -> None:
     """One element per key. The hot loop: odd characters are looked for in the whole page, and dates are cached."""
     is_odd = _ODD_IN_URL.search if parameters.encodes_url else find_special
-    encode = _encoder(parameters) if is_odd("".join([entry[0] for entry in page.objects])) else None
+    encode = encoder(parameters) if is_odd("".join([entry[0] for entry in page.objects])) else None
     before, tail = f"<{root}><Key>", f"</Size>{owner}{_STANDARD}</{root}>"
     after_key = f"</Key>{after_key}<LastModified>"
     previous: ChecksumAlgorithm | None = None

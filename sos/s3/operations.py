@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from sos.catalog.model import (
+    Checksum,
     ChecksumAlgorithm,
     CopySourceCondition,
     StoredHeaders,
+    UploadId,
     WriteCondition,
 )
 from sos.s3.checksums import DigestPlan
@@ -102,10 +104,11 @@ class ListObjectVersions(BucketOperation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListMultipartUploads(BucketOperation):
-    """Nothing is ever listed until multipart uploads exist (s3.md 1.4); ``list.max_keys`` is ``max-uploads``."""
+    """``list.max_keys`` is ``max-uploads``; ``upload_marker is None``: behind all uploads of ``key_marker``."""
 
     list: ListParameters
     key_marker: str
+    upload_marker: UploadId | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,8 +191,80 @@ class DeleteObject(ObjectOperation):
     version_id: NullVersion | None
 
 
+# --- multipart uploads --------------------------------------------------------------------------------
+class CopySource(NamedTuple):
+    """What ``x-amz-copy-source`` names."""
+
+    bucket: str
+    key: str
+    version_id: NullVersion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateMultipartUpload(ObjectOperation):
+    """``algorithm is None``: none was named."""
+
+    headers: StoredHeaders
+    algorithm: ChecksumAlgorithm | None
+    composite: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadOperation(ObjectOperation):
+    upload: UploadId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPart(UploadOperation):
+    number: int
+    body: BodyPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadPartCopy(UploadOperation):
+    """``span``: bytes ``[start, stop)`` of the source; None: all."""
+
+    number: int
+    source: CopySource
+    span: tuple[int, int] | None
+    source_condition: CopySourceCondition
+    source_condition_names: tuple[str, ...]
+    expected_source_owner: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListParts(UploadOperation):
+    """Parts with numbers above ``after``."""
+
+    after: int
+    max_parts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompleteMultipartUpload(UploadOperation):
+    """``checksum``, ``composite`` and ``size_bytes`` are what the client says of the object; None: nothing."""
+
+    body: BodyPlan
+    condition: WriteCondition
+    checksum: Checksum | None
+    composite: bool | None
+    size_bytes: int | None
+    host: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbortMultipartUpload(UploadOperation):
+    pass
+
+
 Operation = (
-    ListBuckets
+    CreateMultipartUpload
+    | UploadPart
+    | UploadPartCopy
+    | ListParts
+    | CompleteMultipartUpload
+    | AbortMultipartUpload
+    | ListBuckets
     | CreateBucket
     | HeadBucket
     | DeleteBucket

@@ -12,6 +12,7 @@ from typing import Final
 
 from sos.catalog.model import ALWAYS, SOURCE_ALWAYS, WriteCondition
 from sos.limits import KEY_BYTES_MAX, XML_BYTES_MAX, XML_CONFIG_BYTES_MAX
+from sos.s3 import multipart
 from sos.s3.bodies import has_body, plan_document, plan_object
 from sos.s3.checksums import parse_algorithm
 from sos.s3.conditional import (
@@ -49,6 +50,7 @@ from sos.s3.listing import (
 from sos.s3.metadata import parse_stored_headers
 from sos.s3.operations import (
     CopyObject,
+    CopySource,
     CreateBucket,
     DeleteBucket,
     DeleteObject,
@@ -124,7 +126,7 @@ def parse_operation(
         operation = _parse_delete(target, head, settings)
     else:
         operation = _parse_other(target, head, payload, settings)
-    if payload.is_chunked and kind is not Kind.PUT_OBJECT:
+    if payload.is_chunked and kind not in (Kind.PUT_OBJECT, Kind.UPLOAD_PART):
         raise InvalidRequest(
             message="A streaming payload is only for uploads of objects and parts."
         )
@@ -136,6 +138,8 @@ def parse_operation(
 def _parse_other(
     target: Target, head: RequestHead, payload: Payload, settings: S3Settings
 ) -> Operation:
+    if target.kind in _MULTIPART:
+        return _parse_multipart(target, head, payload, settings)
     _refuse_headers(head.headers, _NO_CONDITIONS)
     params, bucket = head.params, target.bucket
     owner = head.headers.get("x-amz-expected-bucket-owner")
@@ -166,6 +170,43 @@ def _parse_other(
             )
         case _:
             return _parse_list(target, params, owner)
+
+
+# --- multipart uploads ------------------------------------------------------------------------------
+_MULTIPART: Final = frozenset(
+    {
+        Kind.CREATE_MULTIPART_UPLOAD,
+        Kind.UPLOAD_PART,
+        Kind.LIST_PARTS,
+        Kind.COMPLETE_MULTIPART_UPLOAD,
+        Kind.ABORT_MULTIPART_UPLOAD,
+    }
+)
+
+
+def _parse_multipart(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings
+) -> Operation:
+    headers = head.headers
+    is_complete = target.kind is Kind.COMPLETE_MULTIPART_UPLOAD
+    _refuse_headers(headers, READ_CONDITIONS if is_complete else _NO_CONDITIONS)
+    match target.kind:
+        case Kind.UPLOAD_PART:
+            if "x-amz-copy-source" not in headers:
+                return multipart.parse_upload_part(target, head, payload, settings)
+            source = _parse_copy_source(headers["x-amz-copy-source"])
+            if not is_bucket_name(source.bucket):
+                raise NoSuchBucket(source.bucket)
+            return multipart.parse_upload_part_copy(target, head, payload, source)
+        case Kind.LIST_PARTS:
+            return multipart.parse_list_parts(target, head)
+        case Kind.COMPLETE_MULTIPART_UPLOAD:
+            return multipart.parse_complete_upload(target, head, payload, settings)
+        case Kind.ABORT_MULTIPART_UPLOAD:
+            return multipart.parse_abort(target, head)
+        case _:
+            _check_stored(headers)
+            return multipart.parse_create(target, head)
 
 
 # --- buckets ----------------------------------------------------------------------------------------
@@ -221,11 +262,13 @@ def check_location(constraint: str | None, region: str) -> None:
 
 def _parse_list(target: Target, params: Mapping[str, str], owner: str | None) -> Operation:
     if target.kind is Kind.LIST_MULTIPART_UPLOADS:
+        key_marker, upload_marker = parse_upload_marker(params)
         return ListMultipartUploads(
             bucket=target.bucket,
             expected_owner=owner,
             list=parse_list_parameters(params, size_name="max-uploads"),
-            key_marker=parse_upload_marker(params),
+            key_marker=key_marker,
+            upload_marker=upload_marker,
         )
     parameters = parse_list_parameters(params)
     if target.kind is Kind.LIST_OBJECTS_V2:
@@ -331,10 +374,7 @@ def _parse_put(
     is_conditional = _refuse_headers(headers, READ_CONDITIONS)
     if params:
         _refuse_put_parameters(params)
-    _check_acl(headers)
-    storage_class = headers.get("x-amz-storage-class", "STANDARD")
-    if storage_class != "STANDARD":
-        raise InvalidStorageClass(storage_class)
+    _check_stored(headers)
     condition = ALWAYS
     if is_conditional:
         condition = parse_write_condition(headers, is_delete=False, superset=settings.superset)
@@ -349,6 +389,14 @@ def _parse_put(
         condition=condition,
         body=plan_object(headers, payload, settings),
     )
+
+
+def _check_stored(headers: Mapping[str, str]) -> None:
+    """Raises: NotImplemented, InvalidArgument, InvalidStorageClass, for what an object cannot be stored with."""
+    _check_acl(headers)
+    storage_class = headers.get("x-amz-storage-class", "STANDARD")
+    if storage_class != "STANDARD":
+        raise InvalidStorageClass(storage_class)
 
 
 def _refuse_put_parameters(params: Mapping[str, str]) -> None:
@@ -406,7 +454,7 @@ def _parse_directive(headers: Mapping[str, str], name: str) -> bool:
     return text == "REPLACE"
 
 
-def _parse_copy_source(text: str) -> tuple[str, str, NullVersion | None]:
+def _parse_copy_source(text: str) -> CopySource:
     """Bucket, key and version of ``x-amz-copy-source`` (s3.md 1.1.6): percent-decoded once, ``+`` stays."""
     source, found, version_id = text.removeprefix("/").rpartition(_SOURCE_VERSION)
     if not found:
@@ -420,7 +468,7 @@ def _parse_copy_source(text: str) -> tuple[str, str, NullVersion | None]:
     size_bytes = len(key.encode())
     if size_bytes > KEY_BYTES_MAX:
         raise KeyTooLongError(str(size_bytes), str(KEY_BYTES_MAX))
-    return bucket, key, "null" if found else None
+    return CopySource(bucket, key, "null" if found else None)
 
 
 def _bad_copy_source(text: str) -> InvalidArgument:

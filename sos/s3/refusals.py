@@ -10,15 +10,20 @@ from typing import assert_never
 
 from sos.catalog.model import Rejection
 from sos.errors import NoMajority, NotYet, QueueFull, StorageFull, Unavailable
+from sos.limits import MULTIPART_BYTES_MAX
 from sos.s3.errors import (
+    BadDigest,
     BucketAlreadyOwnedByYou,
     BucketNotEmpty,
+    ConditionalRequestConflict,
+    EntityTooLarge,
     FeatureNotImplemented,
     InternalError,
     InvalidAccessKeyId,
     InvalidRequest,
     NoSuchBucket,
     NoSuchKey,
+    NoSuchUpload,
     NoSuchVersion,
     PreconditionFailed,
     S3Error,
@@ -62,6 +67,7 @@ class Subject:
     source_condition: str = ""  # header name, where one alone can have failed
     version_id: str = ""
     access_key: str = ""
+    upload: str = ""
 
 
 def s3_error_for(rejection: Rejection, subject: Subject) -> S3Error:
@@ -98,8 +104,29 @@ def s3_error_for(rejection: Rejection, subject: Subject) -> S3Error:
             return InvalidRequest(
                 message="The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
             )
+        case Rejection.NO_SUCH_UPLOAD:
+            return NoSuchUpload(subject.upload)
+        case Rejection.KEY_CHANGED_DURING_UPLOAD:
+            return ConditionalRequestConflict()
+        case Rejection.PART_CHECKSUM_TYPE | Rejection.PART_CHECKSUM_MISSING:
+            return InvalidRequest(message="Checksum Type mismatch occurred.")
+        case Rejection.COMPLETE_TYPE_MISMATCH:
+            return InvalidRequest(
+                message="The upload was created using another checksum type than x-amz-checksum-type says."
+            )
+        case Rejection.COMPLETE_SIZE_MISMATCH:
+            return InvalidRequest(
+                message="The provided 'x-amz-mp-object-size' header does not match what was computed."
+            )
+        case Rejection.COMPLETE_CHECKSUM_MISMATCH:
+            return BadDigest(
+                message="The checksum you specified did not match the calculated checksum."
+            )
+        case Rejection.OBJECT_TOO_LARGE:
+            return EntityTooLarge("", str(MULTIPART_BYTES_MAX))
         case (
             Rejection.SOURCE_CHANGED
+            | Rejection.SOURCE_IN_PARTS  # answered by writing its bytes anew
             | Rejection.HOLDERS_TOO_FEW
             | Rejection.BLOB_BELOW_FLOOR
             | Rejection.ACCESS_CHANGED

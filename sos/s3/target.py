@@ -32,6 +32,7 @@ class S3Settings:
 
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()
+    scheme: str = "http"  # of the S3 port, for the locations that answers name
     superset: bool = False  # also accept what RFC 9110 and 9112 allow and AWS refuses (s3.md 0)
 
 
@@ -48,6 +49,11 @@ class Kind(Enum):
     LIST_OBJECT_VERSIONS = "ListObjectVersions"
     LIST_MULTIPART_UPLOADS = "ListMultipartUploads"
     DELETE_OBJECTS = "DeleteObjects"
+    CREATE_MULTIPART_UPLOAD = "CreateMultipartUpload"
+    UPLOAD_PART = "UploadPart"  # or UploadPartCopy: a header decides
+    LIST_PARTS = "ListParts"
+    COMPLETE_MULTIPART_UPLOAD = "CompleteMultipartUpload"
+    ABORT_MULTIPART_UPLOAD = "AbortMultipartUpload"
     PUT_OBJECT = "PutObject"  # or CopyObject: a header decides
     GET_OBJECT = "GetObject"
     HEAD_OBJECT = "HeadObject"
@@ -84,7 +90,7 @@ TRUTHFUL_ON_BUCKETS: Final = frozenset(
         *("accelerate", "acl", "analytics", "cors", "encryption", "intelligent-tiering"),
         *("inventory", "lifecycle", "logging", "metrics", "notification", "object-lock"),
         *("ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
-        *("requestPayment", "tagging", "uploads", "versioning", "website"),
+        *("requestPayment", "tagging", "versioning", "website"),
     }
 )
 TRUTHFUL_ON_OBJECTS: Final = frozenset({"acl", "tagging", "retention", "legal-hold"})
@@ -98,11 +104,17 @@ REFUSED_ON_BUCKETS: Final = frozenset(
 REFUSED_ON_OBJECTS: Final = frozenset(
     {
         *("attributes", "annotation", "encryption", "renameObject", "restore"),
-        *("select", "torrent", "uploadId"),
+        *("select", "torrent"),
     }
 )
-_OWN_ON_BUCKETS: Final = frozenset({"delete", "location", "versions"})
-_OBJECT_SELECTORS: Final = TRUTHFUL_ON_OBJECTS | REFUSED_ON_OBJECTS
+_OWN_ON_BUCKETS: Final = frozenset({"delete", "location", "uploads", "versions"})
+_OBJECT_SELECTORS: Final = TRUTHFUL_ON_OBJECTS | REFUSED_ON_OBJECTS | {"uploadId"}
+_OF_UPLOAD: Final = {
+    "PUT": Kind.UPLOAD_PART,
+    "GET": Kind.LIST_PARTS,
+    "POST": Kind.COMPLETE_MULTIPART_UPLOAD,
+    "DELETE": Kind.ABORT_MULTIPART_UPLOAD,
+}
 SELECTORS: Final = TRUTHFUL_ON_BUCKETS | REFUSED_ON_BUCKETS | _OWN_ON_BUCKETS | _OBJECT_SELECTORS
 
 _ALLOW: Final = {
@@ -260,6 +272,10 @@ def _select_kind(method: str, resource: Resource, selector: str) -> Kind:
             return Kind.LIST_MULTIPART_UPLOADS
         truthful = selector in TRUTHFUL_ON_BUCKETS
     else:
+        if selector == "uploadId":
+            return _OF_UPLOAD[method]
+        if selector == "uploads":  # POST: with another method it was answered for the bucket
+            return Kind.CREATE_MULTIPART_UPLOAD
         truthful = selector in TRUTHFUL_ON_OBJECTS
     if truthful and method == "GET":
         return Kind.GET_SUBRESOURCE

@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from lxml import etree
 
@@ -29,6 +29,7 @@ from sos.s3.listing import BucketPage
 from sos.s3.operations import ListBuckets
 from sos.s3.refusals import Subject, s3_error_for
 
+XmlNode: TypeAlias = "etree._Element"  # noqa: SLF001 - the stubs have no public name
 DECLARATION: Final = '<?xml version="1.0" encoding="UTF-8"?>\n'
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _DIRECTORY_BUCKETS: Final = frozenset({"Location", "Bucket", "Tags"})
@@ -71,7 +72,7 @@ class DeleteRequest:
     entries: tuple[DeleteEntry, ...]
 
 
-def _parse(data: bytes, root: str) -> etree._Element:
+def parse_document(data: bytes, root: str) -> etree._Element:
     """The root element. No DTD, no entities, no network; namespace optional. Raises: MalformedXML."""
     parser = etree.XMLParser(
         resolve_entities=False,
@@ -87,12 +88,13 @@ def _parse(data: bytes, root: str) -> etree._Element:
         top = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise MalformedXML() from error
-    if top.getroottree().docinfo.internalDTD is not None or _local_name(top) != root:
+    if top.getroottree().docinfo.internalDTD is not None or local_name(top) != root:
         raise MalformedXML()
     return top
 
 
-def _local_name(node: etree._Element) -> str:
+def local_name(node: etree._Element) -> str:
+    """An element's name without its namespace."""
     tag = node.tag
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
@@ -101,8 +103,8 @@ def parse_delete(data: bytes) -> DeleteRequest:
     """Read the body of a DeleteObjects (s3.md 1.1.7). Raises: MalformedXML, KeyTooLongError, NotImplemented."""
     quiet = False
     entries = []
-    for child in _parse(data, "Delete"):
-        name = _local_name(child)
+    for child in parse_document(data, "Delete"):
+        name = local_name(child)
         if name == "Object":
             entries.append(_parse_entry(child))
         elif name == "Quiet":
@@ -115,7 +117,7 @@ def parse_delete(data: bytes) -> DeleteRequest:
 def _parse_entry(node: etree._Element) -> DeleteEntry:
     found: dict[str, str] = {}
     for child in node:
-        name = _local_name(child)
+        name = local_name(child)
         if name in ("Size", "LastModifiedTime"):
             raise FeatureNotImplemented(name, "Conditional deletes by size or time")
         if name in found:
@@ -139,8 +141,8 @@ def parse_create_bucket(data: bytes) -> str | None:
     if not data:
         return None
     constraint = None
-    for child in _parse(data, "CreateBucketConfiguration"):
-        name = _local_name(child)
+    for child in parse_document(data, "CreateBucketConfiguration"):
+        name = local_name(child)
         if name == "LocationConstraint":
             constraint = (child.text or "").strip()
         elif name in _DIRECTORY_BUCKETS:

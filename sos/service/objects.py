@@ -1,38 +1,41 @@
 """Objects: put, find, open, delete, delete many, copy.
 
-Order of a write (design 5): bytes durable on a write quorum, then one command; its stored result is the
-answer. Blobs of a command that was certainly refused are dropped at once, after an unknown outcome never:
-the sweep decides then.
+Order of a write (design 5): bytes durable on a write quorum, then one command; its stored result is the answer.
 """
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sos.catalog.model import (
     ALWAYS,
-    BlobBody,
-    BlobId,
     CopyObject,
     DeleteObject,
     DeleteObjects,
-    InlineBody,
+    NewBytes,
     PutObject,
     Rejection,
     WriteCondition,
 )
 from sos.catalog.rules.conditions import write_refusal
-from sos.errors import Corruption, StorageFull, Unavailable
+from sos.errors import Corruption
 from sos.failpoints import hit
-from sos.limits import COMMIT_S_MAX, INLINE_BYTES_MAX
+from sos.limits import COMMIT_S_MAX, INLINE_BYTES_MAX, OBJECT_BYTES_MAX
+from sos.service.copied import one_piece
+from sos.service.parts import (
+    PartsStream,
+    SourceStream,
+    copies_of,
+    find_segments,
+    find_span,
+)
 from sos.service.requests import Found, Target
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from sos.blob.fetch import BlobReader, BlobStream
-    from sos.blob.replicas import BlobWriter
-    from sos.blob.upload import WrittenBlob
     from sos.catalog.model import (
         AccessKeyId,
         Body,
@@ -40,24 +43,24 @@ if TYPE_CHECKING:
         DeleteEntry,
         ObjectRecord,
         Result,
+        UploadId,
     )
     from sos.catalog.views import View
-    from sos.clock import Clock, IdSource
+    from sos.clock import Clock
     from sos.service.access import CatalogAccess
+    from sos.service.copied import Copier
     from sos.service.lookups import Lookups
     from sos.service.members import MemberAddresses
+    from sos.service.parts import Segment
     from sos.service.requests import (
-        ChecksumMaker,
         CopyRequest,
         PutRequest,
         UploadBody,
         UploadDigests,
     )
+    from sos.service.storing import BodyStore
 
 _WRITERS_MAX: Final = 4096
-# Needed for another attempt; or an object has it, whatever brought that about.
-_KEEP_BLOB: Final = frozenset({Rejection.HOLDERS_TOO_FEW, Rejection.BLOB_ALREADY_NAMED})
-_HOLDER_ATTEMPTS_MAX: Final = 4  # the member list changed under a write; more than once is rare
 
 
 class Finding(Protocol):
@@ -73,21 +76,21 @@ class ObjectService:
         self,
         access: CatalogAccess,
         *,
+        bodies: BodyStore,
+        copier: Copier,
         members: MemberAddresses,
-        writer: BlobWriter,
         reader: BlobReader,
         clock: Clock,
-        ids: IdSource,
         elsewhere: Finding | None = None,
     ) -> None:
         """``elsewhere``: asked when this node's own rows are damaged."""
         self._elsewhere = elsewhere
         self._access = access
+        self._bodies = bodies
+        self._copier = copier
         self._members = members
-        self._writer = writer
         self._reader = reader
         self._clock = clock
-        self._ids = ids
         # access key and bucket of writes that were not refused
         self._writers: set[tuple[AccessKeyId, str]] = set()
 
@@ -121,93 +124,16 @@ class ObjectService:
 
         Raises: Unavailable, OutcomeUnknown.
         """
-        if self._access.link.state.is_disk_low:
-            raise StorageFull("the disk is nearly full")
-        blob = self._new_blob_id()
-        expected = body.expected_bytes
-        if expected is not None:
-            if expected > INLINE_BYTES_MAX:
-                return await self._put_blob(request, blob, body, aiter(body))
-            return await self._put_inline(request, blob, body, await body.read_whole())
-        chunks = aiter(body)
-        head: list[bytes] = []
-        size = 0
-        async for chunk in chunks:
-            head.append(chunk)
-            size += len(chunk)
-            if size > INLINE_BYTES_MAX:
-                return await self._put_blob(request, blob, body, _chain(head, chunks))
-        return await self._put_inline(request, blob, body, b"".join(head))
-
-    async def _put_inline(
-        self, request: PutRequest, blob: BlobId, body: UploadBody, data: bytes
-    ) -> Result:
-        inline = InlineBody(blob=blob, data=data) if data else None
-        result = await self._propose_put(request, inline, body.digests())
         target = request.target
+        result = await self._bodies.store(
+            body, lambda stored, digests: self._propose_put(request, stored, digests)
+        )
         if isinstance(result, Rejection):
             self._writers.discard((target.access_key, target.bucket))
         else:
             if len(self._writers) >= _WRITERS_MAX:
                 self._writers.clear()
             self._writers.add((target.access_key, target.bucket))
-        return result
-
-    async def _put_blob(
-        self, request: PutRequest, blob: BlobId, body: UploadBody, chunks: AsyncIterator[bytes]
-    ) -> Result:
-        written = await self._write_blob(blob, chunks)
-        digests = body.digests()
-        for _ in range(_HOLDER_ATTEMPTS_MAX):
-            result = await self._propose_blob(request, written, digests)
-            if result is not Rejection.HOLDERS_TOO_FEW:
-                return result
-            written = await self._write_again(written)
-        await self._drop(written)
-        return Rejection.HOLDERS_TOO_FEW
-
-    async def _write_blob(self, blob: BlobId, chunks: AsyncIterator[bytes]) -> WrittenBlob:
-        state = self._access.link.state
-        return await self._writer.write(
-            chunks, blob_id=blob, members=self._members.staying(), quorum=state.write_quorum
-        )
-
-    async def _write_again(self, written: WrittenBlob) -> WrittenBlob:
-        """The same bytes on a write quorum of the members of now, as a new blob.
-
-        A new id and not more copies of the old one: whoever left the list in between cannot hold it.
-        Raises: Unavailable: certainly nothing was stored.
-        """
-        try:
-            stream = await self._reader.open(
-                blob_id=written.blob_id,
-                size_bytes=written.size_bytes,
-                crc64=written.crc64,
-                holders=self._members.of(frozenset(written.holders)),
-            )
-            async with stream:
-                return await self._write_blob(self._new_blob_id(), _as_bytes(stream))
-        except Corruption as error:
-            raise Unavailable("the members that held the bytes are gone") from error
-        finally:
-            await self._drop(written)
-
-    async def _propose_blob(
-        self, request: PutRequest, written: WrittenBlob, digests: UploadDigests
-    ) -> Result:
-        body = BlobBody(
-            blob=written.blob_id,
-            size_bytes=written.size_bytes,
-            crc64=written.crc64,
-            holders=written.holders,
-        )
-        try:
-            result = await self._propose_put(request, body, digests)
-        except Unavailable:
-            await self._drop(written)
-            raise
-        if isinstance(result, Rejection) and result not in _KEEP_BLOB:
-            await self._drop(written)
         return result
 
     def _propose_put(
@@ -228,9 +154,6 @@ class ObjectService:
                 condition=request.condition,
             )
         )
-
-    async def _drop(self, written: WrittenBlob) -> None:
-        await self._writer.drop(written.blob_id, self._members.all())
 
     async def delete(self, target: Target, condition: WriteCondition) -> Result:
         """Delete the key; an absent one is a success."""
@@ -254,11 +177,16 @@ class ObjectService:
         )
 
     async def copy(self, request: CopyRequest) -> Result:
-        """Point the key at the source's bytes; source and destination are decided at one log index."""
-        if self._access.link.state.is_disk_low:
-            raise StorageFull("the disk is nearly full")
-        if request.recompute is None:
-            return await self._propose_copy(request, None, None)
+        """Point the key at the source's bytes; source and destination are decided at one log index.
+
+        Bytes that were uploaded in parts, or that need another checksum, are read beforehand: they count only if apply
+        still finds that version of the source.
+        """
+        self._bodies.check_room()
+        if request.algorithm is None:
+            result = await self._propose_copy(request, None, None)
+            if result is not Rejection.SOURCE_IN_PARTS:
+                return result
         started = self._clock.monotonic()
         while self._clock.monotonic() - started < COMMIT_S_MAX:
             source = Target(
@@ -268,24 +196,42 @@ class ObjectService:
             )
             found = await self.find(source, with_body=True)
             if isinstance(found, Rejection):
-                return _SOURCE_REJECTIONS.get(found, found)
-            checksum = await self._compute(found, request.recompute())
-            result = await self._propose_copy(request, checksum, found.record.commit_index)
+                return SOURCE_REJECTIONS.get(found, found)
+            result = await self._copy_bytes(request, found)
             if result is not Rejection.SOURCE_CHANGED:
                 return result
         return Rejection.SOURCE_CHANGED
 
-    async def _compute(self, found: Found, maker: ChecksumMaker) -> Checksum:
-        if found.record.blob is None or found.data is not None:
-            maker.update(found.data or b"")
-            return maker.finish()
-        async with await self.open(found, 0, found.record.size_bytes) as stream:
-            async for view in stream:
-                maker.update(view)
-        return maker.finish()
+    async def _copy_bytes(self, request: CopyRequest, found: Found) -> Result:
+        """Read the source for its new checksum, and write its bytes anew if they lie in parts."""
+        record = found.record
+        if record.manifest is not None and record.size_bytes > OBJECT_BYTES_MAX:
+            return Rejection.SOURCE_TOO_LARGE
+        async with aclosing(self.read(found, 0, record.size_bytes)) as chunks:
+            body = self._copier.body(
+                chunks, record.size_bytes, request.algorithm or record.checksum.algorithm
+            )
+            if record.manifest is None:
+                async for _ in body:
+                    continue
+                digests = body.digests()
+                return await self._propose_copy(request, digests.checksum, record.commit_index)
+            return await self._bodies.store(
+                body,
+                lambda stored, digests: self._propose_copy(
+                    request,
+                    digests.checksum,
+                    record.commit_index,
+                    NewBytes(body=stored, md5=digests.md5),
+                ),
+            )
 
     async def _propose_copy(
-        self, request: CopyRequest, checksum: Checksum | None, expected_index: int | None
+        self,
+        request: CopyRequest,
+        checksum: Checksum | None,
+        expected_index: int | None,
+        new: NewBytes | None = None,
     ) -> Result:
         target = request.target
         return await self._access.propose(
@@ -302,19 +248,21 @@ class ObjectService:
                 source_condition=request.source_condition,
                 condition=request.condition,
                 changes_something=request.changes_something,
+                new=new,
             )
         )
 
-    def _new_blob_id(self) -> BlobId:
-        index = self._access.link.applied_index
-        return BlobId(index.to_bytes(8, "big") + self._ids.random_bytes(8))
-
     # --- reads --------------------------------------------------------------------------------
-    async def find(self, target: Target, *, with_body: bool) -> Found | Rejection:
-        """The current version of a key, from one view after a barrier; from another member's, if it must be."""
+    async def find(
+        self, target: Target, *, with_body: bool, part_number: int | None = None
+    ) -> Found | Rejection:
+        """The current version of a key, from one view after a barrier; from another member's, if it must be.
+
+        ``part_number``: tell where that part lies; only this node's own catalog can.
+        """
         other = self._elsewhere
-        query = self._query(target, with_body=with_body)
-        if other is None:
+        query = self._query(target, with_body=with_body, part_number=part_number)
+        if other is None or part_number is not None:
             return await self._access.read(query)
         return await self._access.read(
             query, elsewhere=lambda: other.find(target, with_body=with_body)
@@ -324,7 +272,9 @@ class ObjectService:
         """As ``find``, from this node's own catalog or not at all."""
         return await self._access.read(self._query(target, with_body=with_body))
 
-    def _query(self, target: Target, *, with_body: bool) -> Callable[[View], Found | Rejection]:
+    def _query(
+        self, target: Target, *, with_body: bool, part_number: int | None = None
+    ) -> Callable[[View], Found | Rejection]:
         lookups = self._access.lookups
 
         def query(view: View) -> Found | Rejection:
@@ -336,11 +286,16 @@ class ObjectService:
             record = view.object(bucket.bucket_id, target.key)
             if record is None:
                 return Rejection.NO_SUCH_KEY
-            return self._locate(view, record) if with_body else _unlocated(record)
+            found = self._locate(view, record) if with_body else _unlocated(record)
+            if part_number is None or record.manifest is None:
+                return found
+            return found._replace(span=find_span(view, record.manifest, part_number))
 
         return query
 
     def _locate(self, view: View, record: ObjectRecord) -> Found:
+        if record.manifest is not None:
+            return Found(record=record, data=None, crc64=b"", holders=())
         if record.blob is None:
             return Found(record=record, data=b"", crc64=b"", holders=())
         if record.inline:
@@ -351,23 +306,65 @@ class ObjectService:
         holders = self._members.of(frozenset(blob.holders))
         return Found(record=record, data=None, crc64=blob.crc64, holders=holders)
 
-    async def open(self, found: Found, start: int, stop: int) -> BlobStream:
-        """The bytes ``[start, stop)`` of a blob; the first block is verified when this returns.
+    async def open(self, found: Found, start: int, stop: int) -> BlobStream | PartsStream:
+        """The bytes ``[start, stop)`` of what is not in ``found``; the first block is verified when this returns.
 
         Raises: Unavailable: a holder could not be asked. Corruption: no holder has it, or has it whole.
         """
-        assert found.record.blob is not None
+        record = found.record
+        if record.manifest is not None:
+            return await self._open_parts(record.manifest, start, stop)
+        assert record.blob is not None
         return await self._reader.open(
-            blob_id=found.record.blob,
-            size_bytes=found.record.size_bytes,
+            blob_id=record.blob,
+            size_bytes=record.size_bytes,
             crc64=found.crc64,
             holders=found.holders,
             start=start,
             stop=stop,
         )
 
+    async def _open_parts(self, manifest: UploadId, start: int, stop: int) -> PartsStream:
+        segments = self._access.peek(lambda view: find_segments(view, manifest, start, stop))
+        if segments is None:
+            raise Corruption("the parts of the object are let go")
+        pinning = self._reader.pin(copies_of(segments, self._members.of))
+        stream = PartsStream(segments, self._open_segment, pinning)
+        try:
+            await stream.begin()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
 
-_SOURCE_REJECTIONS: Final = {
+    async def _open_segment(self, segment: Segment, position: int) -> SourceStream:
+        """Raises: as ``open``."""
+        start = segment.start + position
+        if segment.data is not None:
+            chunks = one_piece(segment.data[start : segment.stop])
+            return SourceStream(chunks, chunks.aclose)
+        assert segment.blob is not None
+        stream = await self._reader.open(
+            blob_id=segment.blob,
+            size_bytes=segment.size_bytes,
+            crc64=segment.crc64,
+            holders=self._members.of(frozenset(segment.holders)),
+            start=start,
+            stop=segment.stop,
+        )
+        return SourceStream(stream, stream.aclose)
+
+    async def read(self, found: Found, start: int, stop: int) -> AsyncGenerator[memoryview, None]:
+        """The bytes ``[start, stop)``, wherever they are. Raises: as ``open``."""
+        if found.data is not None:
+            yield memoryview(found.data)[start:stop]
+            return
+        async with await self.open(found, start, stop) as stream:
+            async for view in stream:
+                yield view
+
+
+SOURCE_REJECTIONS: Final = {
     Rejection.NO_SUCH_BUCKET: Rejection.NO_SUCH_SOURCE_BUCKET,
     Rejection.NO_SUCH_KEY: Rejection.NO_SUCH_SOURCE_KEY,
 }
@@ -389,15 +386,3 @@ def _judge_early(
 
 def _unlocated(record: ObjectRecord) -> Found:
     return Found(record=record, data=None, crc64=b"", holders=())
-
-
-async def _chain(head: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for chunk in head:
-        yield chunk
-    async for chunk in rest:
-        yield chunk
-
-
-async def _as_bytes(stream: BlobStream) -> AsyncIterator[bytes]:
-    async for view in stream:
-        yield bytes(view)

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from sos.catalog.model import ALWAYS, SOURCE_ALWAYS, CopySourceCondition, WriteCondition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from sos.blob.handshake import PeerAddress
-    from sos.catalog.model import AccessKeyId, Checksum, ObjectRecord, StoredHeaders
+    from sos.catalog.model import (
+        AccessKeyId,
+        Checksum,
+        ChecksumAlgorithm,
+        ListedPart,
+        ObjectRecord,
+        StoredHeaders,
+        UploadId,
+    )
+    from sos.service.parts import PartSpan
 
 
 class Target(NamedTuple):
@@ -32,7 +41,7 @@ class PutRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyRequest:
-    """A CopyObject. ``headers is None``: the source's. ``recompute``: read the bytes for a new checksum."""
+    """A CopyObject. ``headers is None``: the source's. ``algorithm``: read the bytes for a new checksum of it."""
 
     target: Target
     source_bucket: str
@@ -41,31 +50,60 @@ class CopyRequest:
     source_condition: CopySourceCondition = SOURCE_ALWAYS
     condition: WriteCondition = ALWAYS
     changes_something: bool = False  # whether a copy onto itself is legal
-    recompute: Callable[[], ChecksumMaker] | None = None
+    algorithm: ChecksumAlgorithm | None = None
+
+
+class CreateUploadRequest(NamedTuple):
+    """A CreateMultipartUpload. ``algorithm is None``: the client named none."""
+
+    target: Target
+    headers: StoredHeaders
+    algorithm: ChecksumAlgorithm | None
+    composite: bool
+
+
+class PartCopyRequest(NamedTuple):
+    """An UploadPartCopy. ``span``: bytes ``[start, stop)`` of the source, None: all."""
+
+    target: Target
+    number: int
+    source: Target
+    span: tuple[int, int] | None
+    source_condition: CopySourceCondition
+
+
+class CompleteRequest(NamedTuple):
+    """A CompleteMultipartUpload; what is None was not said."""
+
+    target: Target
+    upload: UploadId
+    parts: tuple[ListedPart, ...]
+    condition: WriteCondition
+    checksum: Checksum | None
+    composite: bool | None
+    size_bytes: int | None
 
 
 class UploadDigests(NamedTuple):
-    """What was computed over a whole upload."""
+    """What was computed over a whole upload. ``also``: a second checksum, if one was asked for."""
 
     md5: bytes
     checksum: Checksum
+    also: Checksum | None = None
 
 
 class Found(NamedTuple):
-    """A key's current record, with its bytes when they are in the catalog, else with who holds them."""
+    """A key's current record, with its bytes when they are in the catalog, else with who holds them.
+
+    Of an object in parts neither: ``ObjectService.open`` finds those that it needs. ``span``: the part that was asked for;
+    None if it has none of that number, or none was asked for.
+    """
 
     record: ObjectRecord
     data: bytes | None
     crc64: bytes
     holders: tuple[PeerAddress, ...]
-
-
-class ChecksumMaker(Protocol):
-    """An incremental whole-object checksum."""
-
-    def update(self, data: bytes | memoryview) -> None: ...
-
-    def finish(self) -> Checksum: ...
+    span: PartSpan | None = None
 
 
 class UploadBody(Protocol):

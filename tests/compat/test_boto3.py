@@ -181,7 +181,7 @@ def test_errors_have_their_classes(s3: Any, bucket: str) -> None:
     with pytest.raises(s3.exceptions.NoSuchBucket):
         s3.list_objects_v2(Bucket="no-such-bucket-here")
     with pytest.raises(ClientError) as refused:
-        s3.create_multipart_upload(Bucket=bucket, Key="k")
+        s3.put_object(Bucket=bucket, Key="k", ServerSideEncryption="AES256")
     assert code_of(refused) == ("NotImplemented", 501)
 
 

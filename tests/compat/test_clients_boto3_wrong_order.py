@@ -140,7 +140,6 @@ def test_presigned_urls_of_odd_keys(site: Site, s3: Turns, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (lambda s3, b: s3.create_multipart_upload(Bucket=b, Key="k"), "POST ?uploads"),
         (
             lambda s3, b: s3.put_bucket_versioning(
                 Bucket=b, VersioningConfiguration={"Status": "Enabled"}

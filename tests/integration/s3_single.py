@@ -45,14 +45,18 @@ from sos.limits import COMMIT_S_MAX
 from sos.link.protocol import Barrier, MemberState, NodeState
 from sos.raft.api import EntryKind, LogEntry
 from sos.s3.app import S3App
+from sos.s3.checksums import new_hasher
 from sos.s3.gate import Gate
 from sos.s3.handlers import Handlers
 from sos.s3.server import HttpServer
 from sos.s3.target import S3Settings
 from sos.service.access import CatalogAccess
 from sos.service.buckets import BucketService
+from sos.service.copied import Copier
 from sos.service.members import MemberAddresses
+from sos.service.multipart import UploadService
 from sos.service.objects import ObjectService
+from sos.service.storing import BodyStore
 from sos.telemetry import Metrics, log
 from tests.compat.raw import Credentials, RawClient
 
@@ -269,22 +273,25 @@ class _Parts:
         identity = PeerIdentity(cluster_id=b"c" * 16, node=NODE, cluster_key=b"k" * 32)
         self._peers = PeerClient(identity)
         lost: list[BlobId] = []
+        self._executor = ThreadPoolExecutor(2)
+        members = MemberAddresses(link)
+        reader = BlobReader(self._files, self._peers, self_id=NODE, on_lost=lost.append)
+        writer = BlobWriter(
+            self._files,
+            self._peers,
+            self_id=NODE,
+            is_named=access.is_named,
+            on_late_holder=lambda blob, node: None,
+        )
+        bodies = BodyStore(access, members=members, writer=writer, reader=reader, ids=ids)
+        copier = Copier(new_hasher, self._executor)
         objects = ObjectService(
-            access,
-            members=MemberAddresses(link),
-            writer=BlobWriter(
-                self._files,
-                self._peers,
-                self_id=NODE,
-                is_named=access.is_named,
-                on_late_holder=lambda blob, node: None,
-            ),
-            reader=BlobReader(self._files, self._peers, self_id=NODE, on_lost=lost.append),
-            clock=clock,
-            ids=ids,
+            access, bodies=bodies, copier=copier, members=members, reader=reader, clock=clock
+        )
+        uploads = UploadService(
+            access, bodies=bodies, copier=copier, objects=objects, clock=clock, ids=ids
         )
         buckets = BucketService(access, clock)
-        self._executor = ThreadPoolExecutor(2)
         app = S3App(
             settings=self._settings,
             ids=ids,
@@ -296,6 +303,7 @@ class _Parts:
             access=access,
             buckets=buckets,
             objects=objects,
+            uploads=uploads,
             settings=self._settings,
             clock=clock,
             executor=self._executor,

@@ -11,21 +11,30 @@ from pathlib import Path
 
 import pytest
 
-from sos.catalog import keys, records
+from sos.catalog import keys, records, upload_records
 from sos.catalog.model import (
     AccessKeyId,
     AccessKeyRecord,
     BlobRecord,
     BucketRecord,
     BucketSetting,
+    Checksum,
+    ChecksumAlgorithm,
+    FinishedUpload,
+    Manifest,
     MemberCopies,
+    PartRecord,
+    Stored,
+    StoredHeaders,
     UploadId,
+    UploadRecord,
     Versioning,
 )
 from sos.catalog.store import CatalogStore
 from sos.errors import Corruption, MadeByNewer
 from sos.packing import PackingError, pack, unpack_each
 from tests.unit.catalog_samples import (
+    CHECKSUM,
     COMMANDS,
     NODES,
     ROOT,
@@ -79,6 +88,35 @@ MEMBER = MemberCopies(node=NODES[0], since_index=1, report_sequence=2, blobs_owe
 KEY = AccessKeyRecord(
     access_key=AccessKeyId("KEY"), secret_key="s", root=False, enabled=True, created_ms=6
 )
+UPLOAD = UploadRecord(
+    upload=UploadId(b"upload-id-of-one"),
+    bucket_id=4 << 16,
+    key="key",
+    initiated_ms=5,
+    headers=StoredHeaders(content_type="a/b"),
+    algorithm=ChecksumAlgorithm.CRC32,
+    composite=True,
+    key_order=6 << 16,
+    tags=(("a", "1"),),
+    acl="private",
+)
+PART = PartRecord(
+    number=7,
+    blob=blob_id(3),
+    inline=True,
+    size_bytes=5,
+    md5=b"m" * 16,
+    modified_ms=8,
+    sent=Checksum(algorithm=ChecksumAlgorithm.CRC32, digest=b"crc3"),
+    whole=CHECKSUM,
+)
+FINISHED = FinishedUpload(
+    bucket_id=4 << 16,
+    key="key",
+    finished_ms=9,
+    parts_digest=b"d" * 16,
+    result=Stored(etag="e-2", modified_ms=9, checksum=CHECKSUM, commit_index=10),
+)
 KEY_OF_TWO = replace(
     KEY, name="ci", account="2" * 64, read_only=True, buckets=("a", "b"), prefixes=("p/",)
 )
@@ -127,6 +165,42 @@ CASES: dict[str, Case] = {
         records.encode_access_key(KEY_OF_TWO),
         lambda row_key, value: records.decode_access_key(AccessKeyId("KEY"), row_key, value),
         KEY_OF_TWO,
+    ),
+    "upload": (
+        keys.upload_key(UPLOAD.upload),
+        upload_records.encode_upload(UPLOAD),
+        upload_records.decode_upload,
+        UPLOAD,
+    ),
+    "uploads_of": (
+        keys.tree_key(keys.UPLOADS, 4 << 16, b"key"),
+        upload_records.encode_uploads_of((UPLOAD.upload,)),
+        upload_records.decode_uploads_of,
+        (UPLOAD.upload,),
+    ),
+    "part": (
+        keys.part_key(UPLOAD.upload, 7),
+        upload_records.encode_part(PART),
+        upload_records.decode_part,
+        PART,
+    ),
+    "part_composite": (
+        keys.part_key(UPLOAD.upload, 7),
+        upload_records.encode_part(replace(PART, whole=None)),
+        upload_records.decode_part,
+        replace(PART, whole=None),
+    ),
+    "manifest": (
+        keys.manifest_key(UPLOAD.upload),
+        upload_records.encode_manifest(Manifest(numbers=(1, 7), ends=(5, 1 << 40))),
+        upload_records.decode_manifest,
+        Manifest(numbers=(1, 7), ends=(5, 1 << 40)),
+    ),
+    "finished_upload": (
+        keys.finished_upload_key(UPLOAD.upload),
+        upload_records.encode_finished_upload(FINISHED),
+        upload_records.decode_finished_upload,
+        FINISHED,
     ),
     "long_object": (
         keys.object_key(4 << 16, b"k" * 900),

@@ -18,6 +18,7 @@ WORDS = frozenset(
         "sos.catalog.codec",
         "sos.catalog.commands",
         "sos.catalog.fields",
+        "sos.catalog.upload_commands",
     }
 )
 RANKS = {
@@ -98,6 +99,8 @@ PURE = frozenset(
         "sos.catalog.fields",
         "sos.catalog.keys",
         "sos.catalog.records",
+        "sos.catalog.upload_commands",
+        "sos.catalog.upload_records",
         "sos.raft.api",
         "sos.raft.elections",
         "sos.raft.formation_messages",
@@ -135,6 +138,8 @@ PURE = frozenset(
         "sos.s3.listing",
         "sos.s3.listing_xml",
         "sos.s3.metadata",
+        "sos.s3.multipart",
+        "sos.s3.multipart_xml",
         "sos.s3.operations",
         "sos.s3.parsing",
         "sos.s3.refusals",

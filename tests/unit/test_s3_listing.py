@@ -69,8 +69,13 @@ def test_version_markers() -> None:
 
 def test_upload_markers() -> None:
     """6.6: ignored without a key marker; with it, an id that we never issued -> 400 InvalidArgument."""
-    assert parse_upload_marker({"upload-id-marker": "u"}) == ""
-    assert parse_upload_marker({"key-marker": "k"}) == "k"
+    assert parse_upload_marker({"upload-id-marker": "u"}) == ("", None)
+    assert parse_upload_marker({"key-marker": "k"}) == ("k", None)
+    upload = "0123456789abcdef" * 2
+    assert parse_upload_marker({"key-marker": "k", "upload-id-marker": upload}) == (
+        "k",
+        bytes.fromhex(upload),
+    )
     error = refusal(parse_upload_marker, {"key-marker": "k", "upload-id-marker": "u"})
     assert error.code == "InvalidArgument"
 

@@ -17,16 +17,17 @@ from sos.catalog.model import (
     KeyPage,
     ListedObject,
     Rejection,
+    UploadPage,
 )
 from sos.s3.errors import InvalidArgument, NoSuchKey, S3Error
 from sos.s3.listing import BucketPage
 from sos.s3.listing_xml import (
     encode_url,
-    render_list_multipart_uploads,
     render_list_objects,
     render_list_objects_v2,
     render_list_versions,
 )
+from sos.s3.multipart_xml import render_list_uploads
 from sos.s3.operations import (
     GetSubresource,
     ListBuckets,
@@ -314,10 +315,13 @@ def test_list_versions() -> None:
 
 
 def test_list_multipart_uploads() -> None:
-    """1.4: truthfully empty; markers are always present (6.6)."""
+    """Markers are always present (6.6)."""
     operation = find_operation("GET", "/buk?uploads&prefix=p&delimiter=/&max-uploads=3")
     assert isinstance(operation, ListMultipartUploads)
-    body = render_list_multipart_uploads(operation)
+    page = UploadPage(
+        uploads=[], common_prefixes=[], last_key="", last_upload=None, truncated=False
+    )
+    body = render_list_uploads(operation, page, owner_id=OWNER)
     found = read("ListMultipartUploads", body)
     assert found == {
         "Bucket": "buk",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -39,9 +40,11 @@ from sos.errors import Corruption, OutcomeUnknown, Unavailable
 from sos.limits import INLINE_BYTES_MAX
 from sos.link.protocol import Barrier, MemberState, NodeState
 from sos.service.access import CatalogAccess
+from sos.service.copied import Copier
 from sos.service.members import MemberAddresses
 from sos.service.objects import ObjectService
 from sos.service.requests import CopyRequest, Found, PutRequest, Target, UploadDigests
+from sos.service.storing import BodyStore
 
 CHECKSUM = Checksum(algorithm=ChecksumAlgorithm.CRC32, digest=b"crc.")
 TARGET = Target(access_key=AccessKeyId("key"), bucket="bucket", key="k")
@@ -179,15 +182,27 @@ class Body:
 
 
 def service(
-    link: ScriptedLink, writer: RecordingWriter, reader: ScriptedReader | None = None
+    link: ScriptedLink,
+    writer: RecordingWriter,
+    reader: ScriptedReader | None = None,
+    *,
+    copier: Copier | None = None,
 ) -> ObjectService:
+    access, members = CatalogAccess(link, cast("Any", None)), MemberAddresses(link)
+    blobs = cast("BlobReader", reader or ScriptedReader())
     return ObjectService(
-        CatalogAccess(link, cast("Any", None)),
-        members=MemberAddresses(link),
-        writer=cast("BlobWriter", writer),
-        reader=cast("BlobReader", reader or ScriptedReader()),
+        access,
+        bodies=BodyStore(
+            access,
+            members=members,
+            writer=cast("BlobWriter", writer),
+            reader=blobs,
+            ids=ManualIds(),
+        ),
+        copier=cast("Copier", copier),
+        members=members,
+        reader=blobs,
         clock=ManualClock(),
-        ids=ManualIds(),
     )
 
 
@@ -307,24 +322,29 @@ def copying(
     answers: Sequence[Result], sources: Sequence[Found], on_compute: Callable[[bytes], None]
 ) -> tuple[Result, list[Command]]:
     link = ScriptedLink(*answers)
-    objects = service(link, RecordingWriter())
     left = list(sources)
 
-    class Maker:
-        def update(self, data: bytes | memoryview) -> None:
-            on_compute(bytes(data))
+    class Hash:
+        def update(self, data: bytes) -> None:
+            on_compute(data)
 
-        def finish(self) -> Checksum:
-            return CHECKSUM
+        def digest(self) -> bytes:
+            return CHECKSUM.digest
 
     async def find(*_: object, **__: object) -> Found:
         return left.pop(0)
 
-    objects.find = find  # type: ignore[method-assign]
     request = CopyRequest(
-        target=TARGET, source_bucket="b", source_key="s", headers=None, recompute=Maker
+        target=TARGET,
+        source_bucket="b",
+        source_key="s",
+        headers=None,
+        algorithm=CHECKSUM.algorithm,
     )
-    return asyncio.run(objects.copy(request)), link.commands
+    with ThreadPoolExecutor(1) as executor:
+        objects = service(link, RecordingWriter(), copier=Copier(lambda _: Hash(), executor))
+        objects.find = find  # type: ignore[method-assign]
+        return asyncio.run(objects.copy(request)), link.commands
 
 
 def found(commit_index: int, data: bytes) -> Found:

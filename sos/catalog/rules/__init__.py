@@ -12,10 +12,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sos.catalog.model import (
+    AbortUpload,
     Command,
+    CompleteUpload,
     CopyObject,
     CreateAccessKey,
     CreateBucket,
+    CreateUpload,
     DeleteBucket,
     DeleteObject,
     DeleteObjects,
@@ -24,6 +27,7 @@ from sos.catalog.model import (
     RaiseSweepFloor,
     ReportHolders,
     RevokeAccessKey,
+    UploadPart,
 )
 from sos.catalog.rules.blob import decide_raise_sweep_floor, decide_report_holders
 from sos.catalog.rules.bucket import decide_create_bucket, decide_delete_bucket
@@ -33,6 +37,12 @@ from sos.catalog.rules.object import (
     decide_delete_object,
     decide_delete_objects,
     decide_put_object,
+)
+from sos.catalog.rules.upload import (
+    decide_abort_upload,
+    decide_complete_upload,
+    decide_create_upload,
+    decide_upload_part,
 )
 from sos.catalog.rules.view import CatalogView, Decision
 
@@ -50,6 +60,10 @@ _RULES: Final[dict[type, Callable[[CatalogView, Any, Position], Decision]]] = {
     RaiseSweepFloor: decide_raise_sweep_floor,
     CreateAccessKey: decide_create_access_key,
     RevokeAccessKey: decide_revoke_access_key,
+    CreateUpload: decide_create_upload,
+    UploadPart: decide_upload_part,
+    CompleteUpload: decide_complete_upload,
+    AbortUpload: decide_abort_upload,
 }
 
 

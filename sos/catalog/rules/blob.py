@@ -9,7 +9,9 @@ from sos.catalog.model import (
     BlobBody,
     BlobId,
     BlobRecord,
+    Body,
     Done,
+    InlineBody,
     Member,
     Position,
     RaiseSweepFloor,
@@ -18,6 +20,7 @@ from sos.catalog.model import (
 )
 from sos.catalog.rules.view import (
     AddBlob,
+    AddInline,
     AddOwed,
     CatalogView,
     Decision,
@@ -65,6 +68,24 @@ def decide_naming(view: CatalogView, body: BlobBody) -> Rejection | list[Write]:
     writes: list[Write] = [AddBlob(record)]
     writes.extend(AddOwed(node, body.blob, body.size_bytes) for node in missing)
     return writes
+
+
+def decide_body(view: CatalogView, body: Body | None) -> Rejection | list[Write]:
+    """Whether a command may bring ``body``, and the rows that makes."""
+    if body is None:
+        return []
+    if isinstance(body, InlineBody):
+        if view.blob(body.blob) is not None:
+            return Rejection.BLOB_ALREADY_NAMED
+        return [AddInline(body.blob, body.data)]
+    return decide_naming(view, body)
+
+
+def size_of(body: Body | None) -> int:
+    """In bytes."""
+    if isinstance(body, InlineBody):
+        return len(body.data)
+    return 0 if body is None else body.size_bytes
 
 
 class References:

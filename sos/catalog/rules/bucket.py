@@ -14,7 +14,14 @@ from sos.catalog.model import (
     Rejection,
 )
 from sos.catalog.rules.key import is_valid
-from sos.catalog.rules.view import CatalogView, Decision, PutBucket, RemoveBucket
+from sos.catalog.rules.view import (
+    CatalogView,
+    Decision,
+    DropUploads,
+    PutBucket,
+    RemoveBucket,
+    Write,
+)
 
 
 class Admitted(Protocol):
@@ -59,7 +66,7 @@ def decide_create_bucket(view: CatalogView, command: CreateBucket, position: Pos
 
 
 def decide_delete_bucket(view: CatalogView, command: DeleteBucket, position: Position) -> Decision:
-    """Any object blocks it (S3 API: DeleteBucket)."""
+    """Any object blocks it (S3 API: DeleteBucket); uploads in progress do not, they are aborted with it."""
     if not is_valid(view, command.access_key):
         return Decision(Rejection.INVALID_ACCESS_KEY)
     bucket = view.bucket(command.bucket)
@@ -67,7 +74,10 @@ def decide_delete_bucket(view: CatalogView, command: DeleteBucket, position: Pos
         return Decision(Rejection.NO_SUCH_BUCKET)
     if bucket.object_count:
         return Decision(Rejection.BUCKET_NOT_EMPTY)
-    return Decision(Done(), [RemoveBucket(command.bucket)])
+    writes: list[Write] = [RemoveBucket(command.bucket)]
+    if bucket.upload_count:
+        writes.append(DropUploads(bucket.bucket_id))
+    return Decision(Done(), writes)
 
 
 def recounted(

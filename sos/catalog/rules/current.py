@@ -8,10 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sos.catalog.model import BucketRecord, ObjectRecord, Position
+from sos.catalog.model import BucketRecord, ObjectRecord, Position, Stored, Versioning
 from sos.catalog.rules.blob import References
 from sos.catalog.rules.bucket import recounted
-from sos.catalog.rules.view import CatalogView, PutObjectRow, RemoveObjectRow, Write
+from sos.catalog.rules.view import (
+    CatalogView,
+    PutObjectRow,
+    ReleaseParts,
+    RemoveObjectRow,
+    Write,
+)
+
+
+def stored(bucket: BucketRecord, record: ObjectRecord) -> Stored:
+    """The result of a command that made ``record`` the current version."""
+    return Stored(
+        etag=record.etag,
+        modified_ms=record.modified_ms,
+        checksum=record.checksum,
+        commit_index=record.commit_index,
+        version=None if bucket.versioning is Versioning.NEVER else record.version,
+        composite=record.composite,
+    )
 
 
 class BucketChange:
@@ -34,7 +52,7 @@ class BucketChange:
         if current is None:
             self._objects += 1
         else:
-            self.references.release(current.blob)
+            self._release(current)
             self._size_bytes -= current.size_bytes
         self._size_bytes += record.size_bytes
         self._rows.append(PutObjectRow(self._bucket.bucket_id, key, record, current is not None))
@@ -42,18 +60,27 @@ class BucketChange:
 
     def remove(self, key: str, current: ObjectRecord) -> None:
         """Remove the current version of ``key``."""
-        self.references.release(current.blob)
+        self._release(current)
         self._objects -= 1
         self._size_bytes -= current.size_bytes
         self._rows.append(RemoveObjectRow(self._bucket.bucket_id, key))
 
-    def writes(self, naming: Sequence[Write] = ()) -> list[Write]:
-        """All writes: ``naming`` of new blobs, references, rows, the bucket's counters. Nothing, if nothing changed."""
+    def _release(self, record: ObjectRecord) -> None:
+        if record.manifest is None:
+            self.references.release(record.blob)
+        else:
+            self._rows.append(ReleaseParts(record.manifest))
+
+    def writes(self, naming: Sequence[Write] = (), *, uploads: int = 0) -> list[Write]:
+        """All writes: ``naming`` of new blobs, references, rows, the bucket's counters. Nothing, if nothing changed.
+
+        ``uploads``: by how many the uploads in progress change.
+        """
         if not self._rows:
             return []
         return [
             *naming,
             *self.references.writes(),
             *self._rows,
-            recounted(self._bucket, self._objects, self._size_bytes),
+            recounted(self._bucket, self._objects, self._size_bytes, uploads=uploads),
         ]

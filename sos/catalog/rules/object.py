@@ -5,7 +5,10 @@ The order of refusals is that of s3.md 1.0: access key, bucket, conditions, then
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sos.catalog.model import (
+    BlobId,
     CopyObject,
     DeletedMany,
     DeleteEntry,
@@ -17,15 +20,13 @@ from sos.catalog.model import (
     Position,
     PutObject,
     Rejection,
-    Stored,
     WriteCondition,
 )
-from sos.catalog.rules.blob import decide_naming
+from sos.catalog.rules.blob import decide_body, size_of
 from sos.catalog.rules.bucket import admitted
 from sos.catalog.rules.conditions import source_allows, write_refusal
-from sos.catalog.rules.current import BucketChange
+from sos.catalog.rules.current import BucketChange, stored
 from sos.catalog.rules.view import (
-    AddInline,
     CatalogView,
     Decision,
     Write,
@@ -43,23 +44,13 @@ def decide_put_object(view: CatalogView, command: PutObject, position: Position)
     if refusal is not None:
         return Decision(refusal)
     body = command.body
-    writes: list[Write] = []
-    size_bytes = 0
-    if isinstance(body, InlineBody):
-        if view.blob(body.blob) is not None:
-            return Decision(Rejection.BLOB_ALREADY_NAMED)
-        size_bytes = len(body.data)
-        writes.append(AddInline(body.blob, body.data))
-    elif body is not None:
-        named = decide_naming(view, body)
-        if isinstance(named, Rejection):
-            return Decision(named)
-        size_bytes = body.size_bytes
-        writes = named
+    naming = decide_body(view, body)
+    if isinstance(naming, Rejection):
+        return Decision(naming)
     record = ObjectRecord(
         blob=None if body is None else body.blob,
         inline=isinstance(body, InlineBody),
-        size_bytes=size_bytes,
+        size_bytes=size_of(body),
         etag=command.etag,
         md5=command.md5,
         modified_ms=command.modified_ms,
@@ -70,8 +61,8 @@ def decide_put_object(view: CatalogView, command: PutObject, position: Position)
         acl=command.acl,
     )
     change = BucketChange(view, bucket, position)
-    stored = change.place(command.key, current, record)
-    return Decision(_stored(stored), change.writes(writes))
+    placed = change.place(command.key, current, record)
+    return Decision(stored(bucket, placed), change.writes(naming))
 
 
 def decide_copy_object(view: CatalogView, command: CopyObject, position: Position) -> Decision:
@@ -86,12 +77,16 @@ def decide_copy_object(view: CatalogView, command: CopyObject, position: Positio
     refusal = write_refusal(command.condition, current)
     if refusal is not None:
         return Decision(refusal)
+    change = BucketChange(view, bucket, position)
+    bytes_of_copy = _bytes_of_copy(view, command, source, change)
+    if isinstance(bytes_of_copy, Rejection):
+        return Decision(bytes_of_copy)
     record = ObjectRecord(
-        blob=source.blob,
-        inline=source.inline,
+        blob=bytes_of_copy.blob,
+        inline=bytes_of_copy.inline,
         size_bytes=source.size_bytes,
-        etag=source.etag,
-        md5=source.md5,
+        etag=bytes_of_copy.etag,
+        md5=bytes_of_copy.md5,
         modified_ms=command.modified_ms,
         checksum=source.checksum if command.checksum is None else command.checksum,
         headers=source.headers if command.headers is None else command.headers,
@@ -99,10 +94,36 @@ def decide_copy_object(view: CatalogView, command: CopyObject, position: Positio
         tags=source.tags if command.tags is None else command.tags,
         acl=command.acl,
     )
-    change = BucketChange(view, bucket, position)
-    change.references.take(source.blob)
-    stored = change.place(command.key, current, record)
-    return Decision(_stored(stored), change.writes())
+    placed = change.place(command.key, current, record)
+    return Decision(stored(bucket, placed), change.writes(bytes_of_copy.naming))
+
+
+class _BytesOfCopy(NamedTuple):
+    """``naming``: the writes that a body of its own needs; without one it shares the source's."""
+
+    blob: BlobId | None
+    inline: bool
+    etag: str
+    md5: bytes
+    naming: list[Write]
+
+
+def _bytes_of_copy(
+    view: CatalogView, command: CopyObject, source: ObjectRecord, change: BucketChange
+) -> _BytesOfCopy | Rejection:
+    new = command.new
+    if new is None:
+        if source.manifest is not None:
+            return Rejection.SOURCE_IN_PARTS
+        change.references.take(source.blob)
+        return _BytesOfCopy(source.blob, source.inline, source.etag, source.md5, [])
+    if command.checksum is None or size_of(new.body) != source.size_bytes:
+        return Rejection.SOURCE_CHANGED
+    naming = decide_body(view, new.body)
+    if isinstance(naming, Rejection):
+        return naming
+    blob = None if new.body is None else new.body.blob
+    return _BytesOfCopy(blob, isinstance(new.body, InlineBody), new.md5.hex(), new.md5, naming)
 
 
 def _copy_source(view: CatalogView, command: CopyObject) -> ObjectRecord | Rejection:
@@ -123,15 +144,6 @@ def _copy_source(view: CatalogView, command: CopyObject) -> ObjectRecord | Rejec
     if command.expect_commit_index not in (None, source.commit_index):
         return Rejection.SOURCE_CHANGED
     return source
-
-
-def _stored(record: ObjectRecord) -> Stored:
-    return Stored(
-        etag=record.etag,
-        modified_ms=record.modified_ms,
-        checksum=record.checksum,
-        commit_index=record.commit_index,
-    )
 
 
 def decide_delete_object(view: CatalogView, command: DeleteObject, position: Position) -> Decision:

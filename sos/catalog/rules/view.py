@@ -15,10 +15,15 @@ from sos.catalog.model import (
     BlobId,
     BlobRecord,
     BucketRecord,
+    FinishedUpload,
+    Manifest,
     Member,
     NodeId,
     ObjectRecord,
+    PartRecord,
     Result,
+    UploadId,
+    UploadRecord,
 )
 from sos.values import value
 
@@ -29,6 +34,20 @@ class CatalogView(Protocol):
     def bucket(self, name: str) -> BucketRecord | None: ...
 
     def object(self, bucket_id: int, key: str) -> ObjectRecord | None: ...
+
+    def upload(self, upload: UploadId) -> UploadRecord | None:
+        """A multipart upload in progress."""
+        ...
+
+    def finished_upload(self, upload: UploadId) -> FinishedUpload | None:
+        """What became of an upload, for a day."""
+        ...
+
+    def part(self, upload: UploadId, number: int) -> PartRecord | None: ...
+
+    def parts(self, upload: UploadId) -> dict[int, PartRecord]:
+        """All parts by number, ascending: at most ``PARTS_MAX``."""
+        ...
 
     def blob(self, blob: BlobId) -> BlobRecord | None:
         """A counted blob of either kind."""
@@ -74,6 +93,51 @@ class PutObjectRow:
 class RemoveObjectRow:
     bucket_id: int
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddUpload:
+    record: UploadRecord
+
+
+@dataclass(frozen=True, slots=True)
+class FinishUpload:
+    """The upload is no longer in progress; its parts stay. What became of others a day before may be forgotten."""
+
+    record: UploadRecord
+    finished: FinishedUpload
+
+
+@dataclass(frozen=True, slots=True)
+class DropUploads:
+    """All uploads into a bucket that goes, with their parts."""
+
+    bucket_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutPart:
+    upload: UploadId
+    record: PartRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePart:
+    upload: UploadId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutManifest:
+    upload: UploadId
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseParts:
+    """Nothing names these parts any more: their bytes are forgotten, many of them with the entries that follow."""
+
+    upload: UploadId
 
 
 @value(kw_only=False)
@@ -149,6 +213,13 @@ class PutAccessKey:
 
 Write = (
     PutBucket
+    | AddUpload
+    | FinishUpload
+    | DropUploads
+    | PutPart
+    | RemovePart
+    | PutManifest
+    | ReleaseParts
     | RemoveBucket
     | PutObjectRow
     | RemoveObjectRow

@@ -8,6 +8,7 @@ from sos.s3 import operations as ops
 from sos.s3.handlers.bucket import BucketHandlers
 from sos.s3.handlers.common import Cluster, OwnerCheck
 from sos.s3.handlers.listing import ListingHandlers
+from sos.s3.handlers.multipart import MultipartHandlers
 from sos.s3.handlers.object import ObjectHandlers
 from sos.s3.parsing import parse_operation
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sos.s3.target import S3Settings
     from sos.service.access import CatalogAccess
     from sos.service.buckets import BucketService
+    from sos.service.multipart import UploadService
     from sos.service.objects import ObjectService
 
 
@@ -32,6 +34,7 @@ class Handlers:
         access: CatalogAccess,
         buckets: BucketService,
         objects: ObjectService,
+        uploads: UploadService,
         settings: S3Settings,
         clock: Clock,
         executor: Executor,
@@ -42,6 +45,7 @@ class Handlers:
         self._buckets = BucketHandlers(buckets, objects, owners, cluster, settings)
         self._listings = ListingHandlers(buckets, owners, cluster, settings)
         self._objects = ObjectHandlers(objects, owners, clock, executor)
+        self._multipart = MultipartHandlers(uploads, owners, cluster, settings, executor)
 
     def dispatch(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
         """Parse the operation (s3.md 1.0, step 4) and start it. Raises: S3Error and the internal errors.
@@ -69,6 +73,18 @@ class Handlers:
                 return self._objects.copy_object(exchange, operation)
             case ops.DeleteObjects():
                 return self._objects.delete_objects(exchange, operation)
+            case ops.UploadPart():
+                return self._multipart.upload_part(exchange, operation)
+            case ops.UploadPartCopy():
+                return self._multipart.upload_part_copy(exchange, operation)
+            case ops.CreateMultipartUpload():
+                return self._multipart.create(exchange, operation)
+            case ops.CompleteMultipartUpload():
+                return self._multipart.complete(exchange, operation)
+            case ops.AbortMultipartUpload():
+                return self._multipart.abort(exchange, operation)
+            case ops.ListParts():
+                return self._multipart.list_parts(exchange, operation)
             case _:
                 return self._dispatch_bucket(exchange, operation)
 
@@ -83,7 +99,7 @@ class Handlers:
             case ops.ListObjectVersions():
                 return self._listings.list_object_versions(exchange, operation)
             case ops.ListMultipartUploads():
-                return self._listings.list_multipart_uploads(exchange, operation)
+                return self._multipart.list_uploads(exchange, operation)
             case ops.ListBuckets():
                 return self._listings.list_buckets(exchange, operation)
             case ops.HeadBucket():

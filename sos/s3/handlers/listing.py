@@ -9,7 +9,6 @@ from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
 from sos.s3.listing import list_position, page_buckets, seal_token
 from sos.s3.listing_xml import (
-    render_list_multipart_uploads,
     render_list_objects,
     render_list_objects_v2,
     render_list_versions,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from sos.s3.operations import (
         BucketOperation,
         ListBuckets,
-        ListMultipartUploads,
         ListObjects,
         ListObjectsV2,
         ListObjectVersions,
@@ -98,16 +96,6 @@ class ListingHandlers:
         return xml_response(
             render_list_versions(operation, page, owner_id=self._cluster.facts.owner_id)
         )
-
-    async def list_multipart_uploads(
-        self, exchange: Exchange, operation: ListMultipartUploads
-    ) -> Response:
-        """ListMultipartUploads (S3 API): none can exist yet."""
-        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
-        record = await self._buckets.find(exchange.access_key, operation.bucket)
-        if isinstance(record, Rejection):
-            raise rejected(record, exchange, operation.bucket)
-        return xml_response(render_list_multipart_uploads(operation))
 
     async def _page(
         self, exchange: Exchange, operation: BucketOperation, parameters: ListParameters, after: str

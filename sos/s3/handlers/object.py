@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sos.catalog.model import Checksum, DeletedMany, Done, Rejection, Stored, StoredHeaders
+from sos.catalog.model import DeletedMany, Done, Rejection, Stored, StoredHeaders
 from sos.errors import Corruption
 from sos.s3.body import Upload, read_document
-from sos.s3.checksums import checksum_headers, new_hasher
+from sos.s3.checksums import checksum_header, checksum_headers
 from sos.s3.conditional import Full, NotModified, evaluate_read
 from sos.s3.dates import format_http_date
 from sos.s3.exchange import Response, xml_response
@@ -20,9 +20,8 @@ from sos.service.requests import CopyRequest, PutRequest, Target
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from sos.catalog.model import ChecksumAlgorithm, ObjectRecord, Result
+    from sos.catalog.model import Result
     from sos.clock import Clock
-    from sos.s3.checksums import Hasher
     from sos.s3.errors import S3Error
     from sos.s3.exchange import Exchange
     from sos.s3.handlers.common import OwnerCheck
@@ -79,7 +78,6 @@ class ObjectHandlers:
         """CopyObject (S3 API). Source and destination are decided at one log index."""
         await self._owners.check(exchange, operation.bucket, operation.expected_owner)
         await self._owners.check(exchange, operation.source_bucket, operation.expected_source_owner)
-        algorithm = operation.algorithm
         result = await self._objects.copy(
             CopyRequest(
                 target=_target(exchange, operation.bucket, operation.key),
@@ -89,7 +87,7 @@ class ObjectHandlers:
                 source_condition=operation.source_condition,
                 condition=operation.condition,
                 changes_something=operation.changes_something,
-                recompute=None if algorithm is None else lambda: _Maker(algorithm),
+                algorithm=operation.algorithm,
             )
         )
         if isinstance(result, Rejection):
@@ -137,7 +135,7 @@ class ObjectHandlers:
         lost_index = -1
         for _ in range(_READ_ATTEMPTS_MAX):
             found = await self._find(exchange, operation, with_body=True)
-            plan = self._plan(operation, found.record)
+            plan = self._plan(operation, found)
             if plan.status == 304 or found.data is not None:
                 data = found.data or b""
                 whole = plan.stop - plan.start == len(data)
@@ -162,7 +160,7 @@ class ObjectHandlers:
     async def head_object(self, exchange: Exchange, operation: HeadObject) -> Response:
         """HeadObject (S3 API). As GetObject, without a body."""
         found = await self._find(exchange, operation, with_body=False)
-        plan = self._plan(operation, found.record)
+        plan = self._plan(operation, found)
         return Response(
             status=plan.status, headers=plan.headers, content_length=plan.stop - plan.start
         )
@@ -173,19 +171,24 @@ class ObjectHandlers:
         if operation.expected_owner is not None:
             await self._owners.check(exchange, operation.bucket, operation.expected_owner)
         target = _target(exchange, operation.bucket, operation.key)
-        found = await self._objects.find(target, with_body=with_body)
+        found = await self._objects.find(
+            target, with_body=with_body, part_number=operation.conditions.part_number
+        )
         if isinstance(found, Rejection):
             raise rejected(found, exchange, operation.bucket, operation.key)
         return found
 
-    def _plan(self, operation: ReadOperation, record: ObjectRecord) -> _ReadPlan:
+    def _plan(self, operation: ReadOperation, found: Found) -> _ReadPlan:
         """Status, headers and range of the answer. Raises: PreconditionFailed, InvalidRange, ..."""
+        record, span = found.record, found.span
         outcome = evaluate_read(
             operation.conditions,
             etag=record.etag,
             modified_ms=record.modified_ms,
             size_bytes=record.size_bytes,
             now_ms=self._clock.wall_ms(),
+            part_count=record.part_count,
+            span=None if span is None else (span.start, span.stop),
         )
         headers = [
             ("Last-Modified", format_http_date(record.modified_ms // 1000)),
@@ -207,8 +210,13 @@ class ObjectHandlers:
             status, start, stop = 206, outcome.start, outcome.stop
             shows_checksum = operation.shows_checksum and outcome.shows_checksum
             headers.append(("Content-Range", f"bytes {start}-{stop - 1}/{record.size_bytes}"))
-        if shows_checksum:
-            headers += checksum_headers(record.checksum)
+        if operation.conditions.part_number is not None and record.part_count:
+            headers.append(("x-amz-mp-parts-count", str(record.part_count)))
+            if operation.shows_checksum and span is not None and span.checksum is not None:
+                headers.append(checksum_header(span.checksum))
+        elif shows_checksum:
+            parts = record.part_count if record.composite else 0
+            headers += checksum_headers(record.checksum, parts)
         return _ReadPlan(status, headers, start, stop)
 
 
@@ -241,20 +249,6 @@ def _stored_headers(
         headers = [header for header in headers if header[0] not in replaced]
         headers += overrides
     return headers
-
-
-class _Maker:
-    """A running checksum that knows its algorithm."""
-
-    def __init__(self, algorithm: ChecksumAlgorithm) -> None:
-        self._algorithm = algorithm
-        self._hasher: Hasher = new_hasher(algorithm)
-
-    def update(self, data: bytes | memoryview) -> None:
-        self._hasher.update(data)
-
-    def finish(self) -> Checksum:
-        return Checksum(algorithm=self._algorithm, digest=self._hasher.digest())
 
 
 def _target(exchange: Exchange, bucket: str, key: str) -> Target:
