@@ -43,6 +43,10 @@ class _Totals:
     # Over all references and over all counts: equal sums, equal references. No memory per blob is needed.
     references: int = 0
     counts: int = 0
+    versions: int = 0  # noncurrent ones, and delete markers
+    versions_of_buckets: int = 0
+    older: int = 0  # noncurrent ones
+    older_of_keys: int = 0
     uploads: int = 0
     uploads_of_buckets: int = 0
     uploads_of_keys: int = 0
@@ -92,7 +96,7 @@ def audit(transaction: Transaction, tell: Tell, on_rows: Callable[[int], None]) 
 def _take(transaction: Transaction, totals: _Totals, row_key: bytes, value: bytes) -> str:
     """Add a row to the totals; what it names and is not there."""
     table = row_key[: keys.PREFIX_BYTES]
-    if table in (keys.OBJECT, keys.OBJECT_DEEP):
+    if table in (keys.OBJECT, keys.OBJECT_DEEP, keys.VERSION):
         return _take_object(transaction, totals, row_key, value)
     if table == keys.BUCKET:
         bucket = records.decode_bucket(row_key, value)
@@ -100,6 +104,7 @@ def _take(transaction: Transaction, totals: _Totals, row_key: bytes, value: byte
         totals.objects_of_buckets += bucket.object_count
         totals.bytes_of_buckets += bucket.size_bytes
         totals.uploads_of_buckets += bucket.upload_count
+        totals.versions_of_buckets += bucket.version_count
     elif table == keys.BLOB:
         blob = records.decode_blob(row_key, value)
         totals.blobs += 1
@@ -176,11 +181,19 @@ def _is_pointer(row_key: bytes, root: bytes) -> bool:
 
 
 def _take_object(transaction: Transaction, totals: _Totals, row_key: bytes, value: bytes) -> str:
-    if _is_pointer(row_key, keys.OBJECT):
+    is_current = not row_key.startswith(keys.VERSION)
+    if is_current and _is_pointer(row_key, keys.OBJECT):
         records.decode_pointer(row_key, value)
         return ""
     record = records.decode_object(row_key, value)
-    totals.objects += 1
+    if is_current:
+        totals.older_of_keys += record.older
+    else:
+        totals.older += 1
+    if is_current and not record.is_marker:
+        totals.objects += 1
+    else:
+        totals.versions += 1
     totals.object_bytes += record.size_bytes
     if record.manifest is not None and transaction.get(keys.manifest_key(record.manifest)) is None:
         return "consists of parts, and has no manifest"
@@ -207,6 +220,8 @@ def _compare(totals: _Totals, state: State) -> list[str]:
         "bytes of blobs": (totals.blob_bytes, state.blob_bytes),
         "number of forgotten blobs": (totals.forgotten, state.forgotten_count),
         "references to blobs": (totals.references, totals.counts),
+        "noncurrent versions and delete markers": (totals.versions, totals.versions_of_buckets),
+        "noncurrent versions by keys": (totals.older, totals.older_of_keys),
         "uploads in progress by buckets": (totals.uploads, totals.uploads_of_buckets),
         "uploads in progress by keys": (totals.uploads, totals.uploads_of_keys),
     }

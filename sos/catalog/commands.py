@@ -50,6 +50,8 @@ from sos.catalog.model import (
     RaiseSweepFloor,
     ReportHolders,
     RevokeAccessKey,
+    SetVersioning,
+    Versioning,
 )
 from sos.levels import FIRST, SECOND, UNKNOWN
 from sos.packing import PackingError, pack, unpack
@@ -140,6 +142,7 @@ _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
     RaiseSweepFloor: lambda c: (8, 1, c.floor_index),
     CreateAccessKey: lambda c: (9, 1, c.access_key, c.secret_key, c.created_ms),
     RevokeAccessKey: lambda c: (10, 1, c.access_key),
+    SetVersioning: lambda c: (11, 1, c.access_key, c.bucket, c.versioning.value, c.access_epoch),
     **upload_commands.ENCODERS,
 }
 
@@ -309,6 +312,19 @@ def _revoke_access_key(fields: list[Any]) -> RevokeAccessKey:
     return RevokeAccessKey(access_key=access_key_id(access_key))
 
 
+def _set_versioning(fields: list[Any]) -> SetVersioning:
+    access_key, bucket, versioning, access_epoch = fields
+    state = Versioning(number(versioning))
+    if state is Versioning.NEVER:
+        raise refuse("versioning state")
+    return SetVersioning(
+        access_key=access_key_id(access_key),
+        bucket=bucket_name(bucket),
+        versioning=state,
+        access_epoch=number(access_epoch),
+    )
+
+
 # Tags: 1-10 of the first level; 11-19 versions, 20-29 multipart, 30-39 settings, tags and forms, 40-49 keys and access.
 _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (1, 1): _create_bucket,
@@ -325,6 +341,7 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (4, 2): _copy_object,
     (5, 2): _delete_object,
     (6, 2): _delete_objects,
+    (11, 1): _set_versioning,
     **upload_commands.DECODERS,
 }
 

@@ -30,11 +30,12 @@ _POINTER_END: Final = b"\x00"
 # 24 bytes: nobody finds two long keys whose nodes collide, also on purpose (2 ** 96 tries).
 NODE_BYTES: Final = 24
 
-# Free: 0x11 settings of buckets, 0x22 noncurrent versions, 0x42-0x44 keys and accounts.
+# Free: 0x11 settings of buckets, 0x42-0x44 keys and accounts.
 META: Final = b"\x01" + _SCOPE
 BUCKET: Final = b"\x10" + _SCOPE
 OBJECT: Final = b"\x20" + _SCOPE
 OBJECT_DEEP: Final = b"\x21" + _SCOPE
+VERSION: Final = b"\x22" + _SCOPE
 BLOB: Final = b"\x30" + _SCOPE
 INLINE: Final = b"\x31" + _SCOPE
 OWED: Final = b"\x32" + _SCOPE
@@ -78,6 +79,7 @@ TABLES: Final = {
     BUCKET[0]: "buckets",
     OBJECT[0]: "objects",
     OBJECT_DEEP[0]: "objects_deep",
+    VERSION[0]: "versions",
     BLOB[0]: "blobs",
     INLINE[0]: "inline_bodies",
     OWED[0]: "owed",
@@ -144,6 +146,20 @@ def pointer_keys(bucket_id: int, key: bytes, tree: Tree = OBJECTS) -> list[bytes
         node = deep_node(bucket_id, key[:start], tree) if start else root_node(bucket_id, tree)
         pointers.append(node + key[start:cut] + _POINTER_END)
     return pointers
+
+
+def version_prefix(bucket_id: int, key: bytes) -> bytes:
+    """What the rows of a key's noncurrent versions start with."""
+    digest = hashlib.blake2b(key, digest_size=NODE_BYTES).digest()
+    return VERSION + _U64.pack(bucket_id) + digest
+
+
+def version_key(bucket_id: int, key: bytes, order: int) -> bytes:
+    """The row of a noncurrent version; greater orders come first."""
+    return version_prefix(bucket_id, key) + _U64.pack(_ORDER_MAX - order)
+
+
+_ORDER_MAX: Final = (1 << 64) - 1
 
 
 def seek_key(node: bytes, rest: bytes) -> bytes:

@@ -449,6 +449,16 @@ class RevokeAccessKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetVersioning:
+    """Enable or suspend; there is no way back to never."""
+
+    access_key: AccessKeyId
+    bucket: str
+    versioning: Versioning
+    access_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateUpload:
     """Begin a multipart upload; its id is made of the position and ``random`` (8 bytes)."""
 
@@ -529,6 +539,7 @@ Command = (
     | RaiseSweepFloor
     | CreateAccessKey
     | RevokeAccessKey
+    | SetVersioning
     | CreateUpload
     | UploadPart
     | CompleteUpload
@@ -586,6 +597,10 @@ class Rejection(Enum):
     SOURCE_TOO_LARGE = 19
     NO_SUCH_VERSION = 20  # one key of a DeleteObjects names a version id that was never issued
     ACCESS_CHANGED = 21  # who may do what was changed since the request was admitted: judge again
+    SOURCE_IS_MARKER = 30  # a copy names a delete marker by its version id
+    NO_SUCH_SOURCE_VERSION = 31
+    BUCKET_NEVER_VERSIONED = 32  # it has only "null" versions
+    DELETE_NEEDS_TIME = 33  # it would make a delete marker, and the command does not say when
     NO_SUCH_UPLOAD = 40
     KEY_CHANGED_DURING_UPLOAD = (
         41  # a conditional Complete whose key was written or deleted since Create
@@ -677,6 +692,10 @@ class ListedObject(NamedTuple):
     modified_ms: int
     checksum_algorithm: ChecksumAlgorithm
     composite: bool = False
+    is_marker: bool = False
+    version: VersionNumber = NULL_VERSION
+    older: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -687,6 +706,29 @@ class KeyPage:
     common_prefixes: list[str]
     last: str | None
     truncated: bool  # True only if a further entry exists
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPosition:
+    """Where a listing of versions begins: behind all versions of ``key``, or behind one of them."""
+
+    key: str
+    version: VersionNumber | None = None
+    order: int = 0  # of a null version that may be gone meanwhile; 0: look for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPage:
+    """The first versions behind a position, by key, the newest of each first; with common prefixes among them.
+
+    ``is_latest`` goes along with ``versions``. ``last``: of the last entry, None if there is none.
+    """
+
+    versions: list[ListedObject]
+    is_latest: list[bool]
+    common_prefixes: list[str]
+    last: VersionPosition | None
+    truncated: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

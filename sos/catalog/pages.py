@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from sos.catalog.environment import Transaction
 from sos.catalog.keys import OBJECTS, PIECE, Tree, deep_node, root_node, seek_key, successor
 from sos.catalog.model import KeyPage
-from sos.catalog.records import decode_listed
+from sos.catalog.records import decode_listed, is_marker_row
 
 
 def rows_from(
@@ -57,13 +57,16 @@ def list_keys(
     after: str,
     limit: int,
 ) -> KeyPage:
-    """The first ``limit`` entries greater than ``after``: keys, and common prefixes in place of what they hold."""
+    """The first ``limit`` entries greater than ``after``: keys, and common prefixes in place of what they hold.
+
+    Keys whose current version is a delete marker do not count, for a common prefix neither.
+    """
     found: list[tuple[bytes, bytes, bytes]] = []
     common_prefixes: list[str] = []
     if limit <= 0:
         return KeyPage(objects=[], common_prefixes=[], last=None, truncated=False)
     start, cut = prefix.encode(), delimiter.encode()
-    target = _first_target(start, cut, after.encode())
+    target = first_target(start, cut, after.encode())
     last: bytes | None = None
     truncated = False
     left = limit
@@ -74,6 +77,8 @@ def list_keys(
             key = row[0]
             if not key.startswith(start):
                 break
+            if is_marker_row(row[2]):
+                continue
             if not left:
                 truncated = True
                 break
@@ -93,7 +98,7 @@ def list_keys(
     )
 
 
-def _first_target(prefix: bytes, delimiter: bytes, after: bytes) -> bytes | None:
+def first_target(prefix: bytes, delimiter: bytes, after: bytes) -> bytes | None:
     """Where the walk starts: past ``after``, and past its whole group when a common prefix holds it."""
     if not after or after < prefix:
         return prefix

@@ -23,6 +23,7 @@ from sos.catalog.fields import (
 )
 from sos.catalog.keys import describe
 from sos.catalog.model import (
+    NULL_VERSION,
     AccessKeyId,
     AccessKeyRecord,
     BlobId,
@@ -172,7 +173,6 @@ def encode_object(record: ObjectRecord) -> bytes:
     more = (
         record.number,
         record.is_null,
-        record.is_marker,
         record.older,
         record.null_order,
         record.composite,
@@ -182,17 +182,18 @@ def encode_object(record: ObjectRecord) -> bytes:
         record.acl,
         record.owner,
     )
-    return pack((33, 1, *plain) if more == _PLAIN_OBJECT else (33, 2, *plain, *more))
+    if more == _PLAIN_OBJECT and not record.is_marker:
+        return pack((33, 1, *plain))
+    return pack((33, 2, record.is_marker, *plain, *more))
 
 
-_PLAIN_OBJECT: Final = (0, True, False, 0, 0, False, 0, None, (), "", "")
+_PLAIN_OBJECT: Final = (0, True, 0, 0, False, 0, None, (), "", "")
 
 
 def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
     fields = unseal_fields(row_key, value, 33, 10, 21)
+    is_plain = fields[1] == 1
     (
-        _,
-        version,
         size_bytes,
         modified_ms,
         etag,
@@ -204,7 +205,7 @@ def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
         commit_index,
         headers,
         *more,
-    ) = fields
+    ) = fields[2:] if is_plain else fields[3:]
     record = ObjectRecord(
         blob=blob,
         inline=inline,
@@ -216,13 +217,11 @@ def decode_object(row_key: bytes, value: bytes) -> ObjectRecord:
         headers=headers_from(headers),
         commit_index=commit_index,
     )
-    return record if version == 1 else _with_details(record, more)
+    return record if is_plain else _with_details(record, fields[2], more)
 
 
-def _with_details(record: ObjectRecord, more: Sequence[Any]) -> ObjectRecord:
-    number, is_null, is_marker, older, null_order, composite, parts, manifest, tags, acl, owner = (
-        more
-    )
+def _with_details(record: ObjectRecord, is_marker: bool, more: Sequence[Any]) -> ObjectRecord:
+    number, is_null, older, null_order, composite, parts, manifest, tags, acl, owner = more
     return replace(
         record,
         number=number,
@@ -261,25 +260,32 @@ def decode_listed(rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[ListedObje
         raise
     listed = []
     for (key, _, _), fields in zip(rows, unpacked, strict=True):
-        _, version, size_bytes, modified_ms, etag, md5, algorithm, *rest = fields
-        composite = version > 1 and rest[_COMPOSITE_AT]
-        entry = (
-            key.decode(),
-            size_bytes,
-            etag or md5.hex(),
-            modified_ms,
-            ALGORITHMS[algorithm],
-            composite,
-        )
-        listed.append(_listed_object(entry))
+        if fields[1] == 1:
+            _, _, size_bytes, modified_ms, etag, md5, algorithm, _, _, _, _, _ = fields
+            more = _PLAIN_LISTED
+        else:
+            _, _, is_marker, size_bytes, modified_ms, etag, md5, algorithm, *rest = fields
+            number, is_null, older, _, composite = rest[5:10]
+            version = NULL_VERSION if is_null else number
+            more = (composite, is_marker, version, older, number)
+        entry = (key.decode(), size_bytes, etag or md5.hex(), modified_ms, ALGORITHMS[algorithm])
+        listed.append(_listed_object(entry + more))
     return listed
 
 
-_COMPOSITE_AT: Final = 10  # among the fields of version 2 behind the algorithm
+_PLAIN_LISTED: Final[tuple[Any, ...]] = (False, False, NULL_VERSION, 0, 0)
+
+
+def is_marker_row(value: bytes) -> bool:
+    """Whether an object's row is a delete marker; six bytes tell, for listings that step over it. Not checked."""
+    return value.startswith(_MARKER_START, CHECKSUM_BYTES)
+
+
 _OBJECT_STARTS: Final = (  # number of fields, tag, version
     pack((33, 1, *range(10)))[:3],
     pack((33, 2, *range(21)))[:5],
 )
+_MARKER_START: Final = pack((33, 2, True, *range(20)))[:6]
 # Without the call of a Python function that the class itself would be.
 _listed_object: Final = partial(tuple.__new__, ListedObject)
 

@@ -39,10 +39,14 @@ from sos.catalog.model import (
     UploadId,
     UploadPage,
     UploadRecord,
+    VersionNumber,
+    VersionPage,
+    VersionPosition,
 )
 from sos.catalog.pages import list_keys, rows_from
 from sos.catalog.records import SUM_MODULUS, State, record_hash, unseal
 from sos.catalog.upload_pages import list_uploads
+from sos.catalog.version_pages import list_versions
 from sos.errors import Corruption
 from sos.levels import FIRST
 from sos.limits import PARTS_MAX
@@ -91,6 +95,24 @@ class RowReader:
     def object(self, bucket_id: int, key: str) -> ObjectRecord | None:
         """The current version of ``key``."""
         return self._row(keys.object_key(bucket_id, key.encode()), records.decode_object)
+
+    def older_version(self, bucket_id: int, key: str, order: int) -> ObjectRecord | None:
+        """The noncurrent version of this order."""
+        return self._row(keys.version_key(bucket_id, key.encode(), order), records.decode_object)
+
+    def older_versions(self, bucket_id: int, key: str) -> Iterator[ObjectRecord]:
+        """All noncurrent versions, the newest first."""
+        table = keys.version_prefix(bucket_id, key.encode())
+        for row_key, value in self._rows(table, table):
+            yield records.decode_object(row_key, value)
+
+    def version(self, bucket_id: int, key: str, version: VersionNumber) -> ObjectRecord | None:
+        """A version by its number, current or not."""
+        current = self.object(bucket_id, key)
+        if current is None or current.version == version:
+            return current
+        order = version or current.null_order
+        return self.older_version(bucket_id, key, order) if order else None
 
     def upload(self, upload: UploadId) -> UploadRecord | None:
         """A multipart upload in progress."""
@@ -279,6 +301,25 @@ class View(RowReader):
     ) -> KeyPage:
         """The first ``limit`` entries greater than ``after`` (s3.md 6.1); empty parameters are absent ones."""
         return list_keys(
+            self._transaction,
+            bucket_id,
+            prefix=prefix,
+            delimiter=delimiter,
+            after=after,
+            limit=limit,
+        )
+
+    def list_versions(
+        self,
+        bucket_id: int,
+        *,
+        prefix: str = "",
+        delimiter: str = "",
+        after: VersionPosition | None = None,
+        limit: int,
+    ) -> VersionPage:
+        """The first ``limit`` versions and common prefixes behind a position (s3.md 6.5)."""
+        return list_versions(
             self._transaction,
             bucket_id,
             prefix=prefix,

@@ -191,6 +191,15 @@ class RowWriter(RowReader):
         if len(key) > PIECE:
             self._count_pointers(write.bucket_id, key, -1)
 
+    def _add_version(self, write: writes.AddVersionRow) -> None:
+        row_key = keys.version_key(write.bucket_id, write.key.encode(), write.record.order)
+        self._add(row_key, records.encode_object(write.record))
+
+    def _remove_version(self, write: writes.RemoveVersionRow) -> None:
+        row_key = keys.version_key(write.bucket_id, write.key.encode(), write.order)
+        removed = self._take(row_key)
+        assert removed is not None, "a version that is removed has no row"
+
     def _count_pointers(
         self, bucket_id: int, key: bytes, change: int, tree: keys.Tree = keys.OBJECTS
     ) -> None:
@@ -361,6 +370,8 @@ class RowWriter(RowReader):
         writes.RemoveBucket: _remove_bucket,
         writes.PutObjectRow: _write_object,
         writes.RemoveObjectRow: _remove_object,
+        writes.AddVersionRow: _add_version,
+        writes.RemoveVersionRow: _remove_version,
         writes.AddInline: _add_inline,
         writes.SetInlineCount: _set_inline_count,
         writes.RemoveInline: _remove_inline,

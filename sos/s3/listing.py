@@ -20,7 +20,6 @@ from sos.s3.errors import InvalidArgument
 
 BUCKETS_MAX: Final = 10_000
 INT32_MAX: Final = 2**31 - 1
-NULL_VERSION: Final = "null"
 
 _TOKEN_VERSION: Final = b"\x01"
 _MAC_BYTES: Final = 16
@@ -87,10 +86,7 @@ def parse_upload_marker(params: Mapping[str, str]) -> tuple[str, UploadId | None
 
 
 def parse_version_marker(params: Mapping[str, str]) -> tuple[str, str]:
-    """``key-marker`` and ``version-id-marker`` (s3.md 6.5). Raises: InvalidArgument.
-
-    While no bucket has versions, "after that version" and "after all versions of the key" are one position.
-    """
+    """``key-marker`` and ``version-id-marker`` as sent (s3.md 6.5). Raises: InvalidArgument."""
     key_marker = params.get("key-marker", "")
     version_marker = params.get("version-id-marker")
     if version_marker is None:
@@ -101,9 +97,9 @@ def parse_version_marker(params: Mapping[str, str]) -> tuple[str, str]:
             version_marker,
             message="A version-id marker cannot be specified without a key marker.",
         )
-    if version_marker != NULL_VERSION:
+    if not version_marker:
         raise InvalidArgument(
-            "version-id-marker", version_marker, message="Invalid version id specified"
+            "version-id-marker", "", message="A version-id marker cannot be empty."
         )
     return key_marker, version_marker
 

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote_plus
 
-from sos.catalog.model import ChecksumAlgorithm, KeyPage
+from sos.catalog.model import ChecksumAlgorithm, KeyPage, VersionNumber, VersionPage
 from sos.s3.checksums import COMPOSITE, FULL_OBJECT
 from sos.s3.dates import format_iso
-from sos.s3.listing import NULL_VERSION, ListParameters
+from sos.s3.listing import ListParameters
 from sos.s3.operations import (
     ListObjects,
     ListObjectsV2,
     ListObjectVersions,
 )
+from sos.s3.version_ids import NULL_ID
 from sos.s3.xml import document, element, escape, find_special, render_owner
 
 _ODD_IN_URL: Final = re.compile(r"[^A-Za-z0-9/\-_.*~]")
@@ -66,7 +67,7 @@ def render_list_objects_v2(
     _append_objects(
         parts, page, operation.list, render_owner(owner_id) if operation.fetch_owner else ""
     )
-    _append_prefixes(parts, page, encode)
+    _append_prefixes(parts, page.common_prefixes, encode)
     return document("ListBucketResult", *parts)
 
 
@@ -83,12 +84,19 @@ def render_list_objects(operation: ListObjects, page: KeyPage, *, owner_id: str)
         parts.append(encoded("NextMarker", page.last, encode))
     parts += page_head("MaxKeys", operation.list, encode, truncated=page.truncated)
     _append_objects(parts, page, operation.list, render_owner(owner_id))
-    _append_prefixes(parts, page, encode)
+    _append_prefixes(parts, page.common_prefixes, encode)
     return document("ListBucketResult", *parts)
 
 
-def render_list_versions(operation: ListObjectVersions, page: KeyPage, *, owner_id: str) -> bytes:
-    """ListVersionsResult: each key has one version, the latest, named ``null`` (s3.md 1.4, 6.5)."""
+def render_list_versions(
+    operation: ListObjectVersions,
+    page: VersionPage,
+    *,
+    owner_id: str,
+    id_of: Callable[[VersionNumber], str],
+    next_id: str | None,
+) -> bytes:
+    """ListVersionsResult (s3.md 6.5). ``next_id``: the version id marker behind the page's last version."""
     encode = encoder(operation.list)
     parts = [
         element("Name", operation.bucket),
@@ -98,20 +106,41 @@ def render_list_versions(operation: ListObjectVersions, page: KeyPage, *, owner_
     ]
     if page.truncated:
         assert page.last is not None, "a truncated page has a last entry"
-        parts.append(encoded("NextKeyMarker", page.last, encode))
-        if page.objects and page.objects[-1].key == page.last:
-            parts.append(element("NextVersionIdMarker", NULL_VERSION))
+        parts.append(encoded("NextKeyMarker", page.last.key, encode))
+        if next_id is not None:
+            parts.append(element("NextVersionIdMarker", next_id))
     parts += page_head("MaxKeys", operation.list, encode, truncated=page.truncated)
-    _append_objects(
-        parts,
-        page,
-        operation.list,
-        render_owner(owner_id),
-        root="Version",
-        after_key=f"<VersionId>{NULL_VERSION}</VersionId><IsLatest>true</IsLatest>",
-    )
-    _append_prefixes(parts, page, encode)
+    _append_versions(parts, page, encode, render_owner(owner_id), id_of)
+    _append_prefixes(parts, page.common_prefixes, encode)
     return document("ListVersionsResult", *parts)
+
+
+def _append_versions(
+    parts: list[str],
+    page: VersionPage,
+    encode: Callable[[str], str],
+    owner: str,
+    id_of: Callable[[VersionNumber], str],
+) -> None:
+    """One element per version; like ``_append_objects``, which says why it is written so."""
+    tail = f"</Size>{owner}{_STANDARD}</Version>"
+    previous: ChecksumAlgorithm | None = None
+    previous_composite = False
+    between = ""
+    for entry, is_latest in zip(page.versions, page.is_latest, strict=True):
+        key, size_bytes, etag, modified_ms, algorithm, composite, is_marker, version, _, _ = entry
+        head = (
+            f"<Key>{encode(key)}</Key><VersionId>{id_of(version) if version else NULL_ID}</VersionId>"
+            f"<IsLatest>{'true' if is_latest else 'false'}</IsLatest>"
+            f"<LastModified>{format_iso(modified_ms // 1000)}</LastModified>"
+        )
+        if is_marker:
+            parts.append(f"<DeleteMarker>{head}{owner}</DeleteMarker>")
+            continue
+        if algorithm is not previous or composite is not previous_composite:
+            previous, previous_composite = algorithm, composite
+            between = f"&quot;</ETag>{_CHECKSUM[algorithm, composite]}<Size>"
+        parts.append(f"<Version>{head}<ETag>&quot;{etag}{between}{size_bytes}{tail}")
 
 
 def page_head(
@@ -136,20 +165,16 @@ def _append_objects(
     page: KeyPage,
     parameters: ListParameters,
     owner: str,
-    *,
-    root: str = "Contents",
-    after_key: str = "",
 ) -> None:
     """One element per key. The hot loop: odd characters are looked for in the whole page, and dates are cached."""
     is_odd = _ODD_IN_URL.search if parameters.encodes_url else find_special
     encode = encoder(parameters) if is_odd("".join([entry[0] for entry in page.objects])) else None
-    before, tail = f"<{root}><Key>", f"</Size>{owner}{_STANDARD}</{root}>"
-    after_key = f"</Key>{after_key}<LastModified>"
+    tail = f"</Size>{owner}{_STANDARD}</Contents>"
     previous: ChecksumAlgorithm | None = None
     previous_composite = False
     between = ""
     append = parts.append
-    for key, size_bytes, etag, modified_ms, algorithm, composite in page.objects:
+    for key, size_bytes, etag, modified_ms, algorithm, composite, _, _, _, _ in page.objects:
         if encode is not None:
             key = encode(key)
         # hashing an Enum member costs more than the rest of the line
@@ -157,13 +182,13 @@ def _append_objects(
             previous, previous_composite = algorithm, composite
             between = f"&quot;</ETag>{_CHECKSUM[algorithm, composite]}<Size>"
         append(
-            f"{before}{key}{after_key}{format_iso(modified_ms // 1000)}</LastModified><ETag>&quot;{etag}"
+            f"<Contents><Key>{key}</Key><LastModified>{format_iso(modified_ms // 1000)}</LastModified>"
+            f"<ETag>&quot;{etag}"
             f"{between}{size_bytes}{tail}"
         )
 
 
-def _append_prefixes(parts: list[str], page: KeyPage, encode: Callable[[str], str]) -> None:
+def _append_prefixes(parts: list[str], prefixes: list[str], encode: Callable[[str], str]) -> None:
     parts += [
-        f"<CommonPrefixes><Prefix>{encode(prefix)}</Prefix></CommonPrefixes>"
-        for prefix in page.common_prefixes
+        f"<CommonPrefixes><Prefix>{encode(prefix)}</Prefix></CommonPrefixes>" for prefix in prefixes
     ]

@@ -6,7 +6,7 @@ Made by ``parsing.parse_operation``. Ranges, digests and conditions are values h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from sos.catalog.model import (
     Checksum,
@@ -21,8 +21,6 @@ from sos.s3.conditional import ReadConditions
 from sos.s3.listing import ListParameters
 from sos.s3.sigv4 import Payload
 
-NullVersion = Literal["null"]  # the one version of every object while no bucket has versioning
-
 
 class BodyPlan(NamedTuple):
     """How to read a request body; a named tuple: one per upload, on the hot path. ``size_bytes``: of the decoded body; ``None`` = not announced (superset).
@@ -35,6 +33,14 @@ class BodyPlan(NamedTuple):
     size_bytes: int | None
     bytes_max: int
     is_chunked: bool
+
+
+class CopySource(NamedTuple):
+    """What ``x-amz-copy-source`` names; ``version_id`` as the client sent it, None: the current version."""
+
+    bucket: str
+    key: str
+    version_id: str | None
 
 
 # --- operations -------------------------------------------------------------------------------------
@@ -112,6 +118,16 @@ class ListMultipartUploads(BucketOperation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GetBucketVersioning(BucketOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBucketVersioning(BucketOperation):
+    body: BodyPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObjects(BucketOperation):
     """Its body goes to ``xml.parse_delete``, once its digests held."""
 
@@ -154,8 +170,7 @@ class CopyObject(ObjectOperation):
     ``changes_something``: a copy onto itself is legal (s3.md 1.1.6).
     """
 
-    source_bucket: str
-    source_key: str
+    source: CopySource
     source_condition: CopySourceCondition
     source_condition_names: tuple[str, ...]
     expected_source_owner: str | None
@@ -172,7 +187,7 @@ class ReadOperation(ObjectOperation):
     conditions: ReadConditions
     overrides: tuple[tuple[str, str], ...]
     shows_checksum: bool
-    version_id: NullVersion | None
+    version_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,18 +203,10 @@ class HeadObject(ReadOperation):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObject(ObjectOperation):
     condition: WriteCondition
-    version_id: NullVersion | None
+    version_id: str | None
 
 
 # --- multipart uploads --------------------------------------------------------------------------------
-class CopySource(NamedTuple):
-    """What ``x-amz-copy-source`` names."""
-
-    bucket: str
-    key: str
-    version_id: NullVersion | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateMultipartUpload(ObjectOperation):
     """``algorithm is None``: none was named."""
@@ -273,6 +280,8 @@ Operation = (
     | ListObjectsV2
     | ListObjectVersions
     | ListMultipartUploads
+    | GetBucketVersioning
+    | PutBucketVersioning
     | DeleteObjects
     | GetSubresource
     | DeleteSubresource

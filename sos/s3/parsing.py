@@ -57,6 +57,7 @@ from sos.s3.operations import (
     DeleteObjects,
     DeleteSubresource,
     GetBucketLocation,
+    GetBucketVersioning,
     GetObject,
     GetSubresource,
     HeadBucket,
@@ -66,8 +67,8 @@ from sos.s3.operations import (
     ListObjects,
     ListObjectsV2,
     ListObjectVersions,
-    NullVersion,
     Operation,
+    PutBucketVersioning,
     PutObject,
 )
 from sos.s3.sigv4 import Payload
@@ -154,6 +155,11 @@ def _parse_other(
             return DeleteBucket(bucket=bucket, expected_owner=owner)
         case Kind.GET_BUCKET_LOCATION:
             return GetBucketLocation(bucket=bucket, expected_owner=owner)
+        case Kind.GET_BUCKET_VERSIONING:
+            return GetBucketVersioning(bucket=bucket, expected_owner=owner)
+        case Kind.PUT_BUCKET_VERSIONING:
+            plan = plan_document(head.headers, payload, settings, XML_CONFIG_BYTES_MAX)
+            return PutBucketVersioning(bucket=bucket, expected_owner=owner, body=plan)
         case Kind.DELETE_OBJECTS:
             return _parse_delete_objects(target, head, payload, settings)
         case Kind.GET_SUBRESOURCE:
@@ -322,7 +328,7 @@ def _parse_read(target: Target, head: RequestHead) -> GetObject | HeadObject:
     headers, params = head.headers, head.params
     _refuse_headers(headers, READ_CONDITIONS)
     overrides: tuple[tuple[str, str], ...] = ()
-    version_id: NullVersion | None = None
+    version_id: str | None = None
     if params:
         overrides = _parse_overrides(params)
         version_id = _parse_version_id(params)
@@ -345,14 +351,12 @@ def _parse_overrides(params: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _parse_version_id(params: Mapping[str, str]) -> NullVersion | None:
-    """Only ``null`` names a version while no bucket has versioning (s3.md 1.1.5)."""
+def _parse_version_id(params: Mapping[str, str]) -> str | None:
+    """``versionId`` as it was sent; the handler knows which ids are ours. Raises: InvalidArgument, for an empty one."""
     version_id = params.get("versionId")
-    if version_id is None:
-        return None
-    if version_id != "null":
-        raise InvalidArgument("versionId", version_id, message="Invalid version id specified")
-    return "null"
+    if version_id == "":
+        raise InvalidArgument("versionId", "", message="Version id cannot be the empty string")
+    return version_id
 
 
 def _parse_delete(target: Target, head: RequestHead, settings: S3Settings) -> DeleteObject:
@@ -417,19 +421,18 @@ def _parse_copy(
         raise InvalidRequest(message="A copy takes no body.")
     if "x-amz-copy-source-range" in headers:
         raise FeatureNotImplemented("x-amz-copy-source-range")
-    bucket, key, version_id = _parse_copy_source(headers["x-amz-copy-source"])
+    source = _parse_copy_source(headers["x-amz-copy-source"])
     replaces = _parse_directive(headers, "x-amz-metadata-directive")
     _parse_directive(headers, "x-amz-tagging-directive")  # there are no tags to keep or replace
     algorithm = headers.get("x-amz-checksum-algorithm")
     names = source_condition_names(headers)
-    if not is_bucket_name(bucket):
-        raise NoSuchBucket(bucket)
+    if not is_bucket_name(source.bucket):
+        raise NoSuchBucket(source.bucket)
     return CopyObject(
         bucket=target.bucket,
         expected_owner=headers.get("x-amz-expected-bucket-owner"),
         key=target.key,
-        source_bucket=bucket,
-        source_key=key,
+        source=source,
         source_condition=parse_source_condition(headers) if names else SOURCE_ALWAYS,
         source_condition_names=names,
         expected_source_owner=headers.get("x-amz-source-expected-bucket-owner"),
@@ -439,7 +442,7 @@ def _parse_copy(
         changes_something=(
             replaces
             or algorithm is not None
-            or version_id is not None
+            or source.version_id is not None
             or condition.if_match is not None
             or "x-amz-storage-class" in headers
         ),
@@ -463,12 +466,12 @@ def _parse_copy_source(text: str) -> CopySource:
         bucket, _, key = percent_decode(source).partition("/")
     except InvalidURI as error:
         raise _bad_copy_source(text) from error
-    if not bucket or not key or (found and version_id != "null"):
+    if not bucket or not key or (found and not version_id):
         raise _bad_copy_source(text)
     size_bytes = len(key.encode())
     if size_bytes > KEY_BYTES_MAX:
         raise KeyTooLongError(str(size_bytes), str(KEY_BYTES_MAX))
-    return CopySource(bucket, key, "null" if found else None)
+    return CopySource(bucket, key, version_id if found else None)
 
 
 def _bad_copy_source(text: str) -> InvalidArgument:

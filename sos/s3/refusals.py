@@ -20,6 +20,7 @@ from sos.s3.errors import (
     FeatureNotImplemented,
     InternalError,
     InvalidAccessKeyId,
+    InvalidArgument,
     InvalidRequest,
     NoSuchBucket,
     NoSuchKey,
@@ -104,6 +105,16 @@ def s3_error_for(rejection: Rejection, subject: Subject) -> S3Error:
             return InvalidRequest(
                 message="The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
             )
+        case Rejection.SOURCE_IS_MARKER:
+            return InvalidRequest(
+                message="The source of a copy request may not specifically refer to a delete marker by version id."
+            )
+        case Rejection.NO_SUCH_SOURCE_VERSION:
+            return NoSuchVersion(subject.source_key, subject.version_id)
+        case Rejection.BUCKET_NEVER_VERSIONED:
+            return InvalidArgument(
+                "versionId", subject.version_id, message="Invalid version id specified"
+            )
         case Rejection.NO_SUCH_UPLOAD:
             return NoSuchUpload(subject.upload)
         case Rejection.KEY_CHANGED_DURING_UPLOAD:
@@ -126,6 +137,7 @@ def s3_error_for(rejection: Rejection, subject: Subject) -> S3Error:
             return EntityTooLarge("", str(MULTIPART_BYTES_MAX))
         case (
             Rejection.SOURCE_CHANGED
+            | Rejection.DELETE_NEEDS_TIME  # answered by saying when
             | Rejection.SOURCE_IN_PARTS  # answered by writing its bytes anew
             | Rejection.HOLDERS_TOO_FEW
             | Rejection.BLOB_BELOW_FLOOR

@@ -29,7 +29,6 @@ _EMPTY_ROOTS: Final = {
     "accelerate": "AccelerateConfiguration",
     "logging": "BucketLoggingStatus",
     "notification": "NotificationConfiguration",
-    "versioning": "VersioningConfiguration",
 }
 _EMPTY_LISTS: Final = {
     "analytics": "ListBucketAnalyticsConfigurationResult",

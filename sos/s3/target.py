@@ -47,6 +47,8 @@ class Kind(Enum):
     LIST_OBJECTS = "ListObjects"
     LIST_OBJECTS_V2 = "ListObjectsV2"
     LIST_OBJECT_VERSIONS = "ListObjectVersions"
+    GET_BUCKET_VERSIONING = "GetBucketVersioning"
+    PUT_BUCKET_VERSIONING = "PutBucketVersioning"
     LIST_MULTIPART_UPLOADS = "ListMultipartUploads"
     DELETE_OBJECTS = "DeleteObjects"
     CREATE_MULTIPART_UPLOAD = "CreateMultipartUpload"
@@ -90,7 +92,7 @@ TRUTHFUL_ON_BUCKETS: Final = frozenset(
         *("accelerate", "acl", "analytics", "cors", "encryption", "intelligent-tiering"),
         *("inventory", "lifecycle", "logging", "metrics", "notification", "object-lock"),
         *("ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
-        *("requestPayment", "tagging", "versioning", "website"),
+        *("requestPayment", "tagging", "website"),
     }
 )
 TRUTHFUL_ON_OBJECTS: Final = frozenset({"acl", "tagging", "retention", "legal-hold"})
@@ -107,8 +109,12 @@ REFUSED_ON_OBJECTS: Final = frozenset(
         *("select", "torrent"),
     }
 )
-_OWN_ON_BUCKETS: Final = frozenset({"delete", "location", "uploads", "versions"})
+_OWN_ON_BUCKETS: Final = frozenset({"delete", "location", "uploads", "versioning", "versions"})
 _OBJECT_SELECTORS: Final = TRUTHFUL_ON_OBJECTS | REFUSED_ON_OBJECTS | {"uploadId"}
+_CONFIGURED: Final = {
+    ("GET", "versioning"): Kind.GET_BUCKET_VERSIONING,
+    ("PUT", "versioning"): Kind.PUT_BUCKET_VERSIONING,
+}
 _OF_UPLOAD: Final = {
     "PUT": Kind.UPLOAD_PART,
     "GET": Kind.LIST_PARTS,
@@ -270,6 +276,8 @@ def _select_kind(method: str, resource: Resource, selector: str) -> Kind:
             return _only("GET", method, resource, Kind.LIST_OBJECT_VERSIONS)
         if selector == "uploads" and method == "GET":
             return Kind.LIST_MULTIPART_UPLOADS
+        if (method, selector) in _CONFIGURED:
+            return _CONFIGURED[method, selector]
         truthful = selector in TRUTHFUL_ON_BUCKETS
     else:
         if selector == "uploadId":

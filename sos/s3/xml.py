@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from lxml import etree
 
-from sos.catalog.model import Checksum, Deleted, DeleteEntry, Rejection
+from sos.catalog.model import (
+    Checksum,
+    Deleted,
+    DeleteEntry,
+    Rejection,
+    Versioning,
+    VersionNumber,
+)
 from sos.limits import DELETE_KEYS_MAX, KEY_BYTES_MAX
 from sos.s3.checksums import FULL_OBJECT
 from sos.s3.dates import format_iso
@@ -198,6 +205,34 @@ def render_location(region: str) -> bytes:
     return document("LocationConstraint", "" if region == "us-east-1" else escape(region))
 
 
+def parse_versioning(data: bytes) -> Versioning:
+    """The state that a VersioningConfiguration asks for. Raises: MalformedXML, NotImplemented (MFA delete)."""
+    state = None
+    for child in parse_document(data, "VersioningConfiguration"):
+        name, text = local_name(child), (child.text or "").strip()
+        if name == "Status":
+            state = _VERSIONING.get(text)
+            if state is None:
+                raise MalformedXML()
+        elif name == "MfaDelete":
+            if text not in ("Enabled", "Disabled"):
+                raise MalformedXML()
+            if text == "Enabled":
+                raise FeatureNotImplemented("MfaDelete", "VersioningConfiguration")
+    if state is None:
+        raise MalformedXML()
+    return state
+
+
+_VERSIONING: Final = {"Enabled": Versioning.ENABLED, "Suspended": Versioning.SUSPENDED}
+
+
+def render_versioning(state: Versioning) -> bytes:
+    """VersioningConfiguration; empty for a bucket that was never versioned (S3 API: GetBucketVersioning)."""
+    status = "" if state is Versioning.NEVER else element("Status", state.name.capitalize())
+    return document("VersioningConfiguration", status)
+
+
 def render_copy_result(*, etag: str, modified_ms: int, checksum: Checksum) -> bytes:
     """CopyObjectResult."""
     digest = b64encode(checksum.digest).decode()
@@ -211,7 +246,9 @@ def render_copy_result(*, etag: str, modified_ms: int, checksum: Checksum) -> by
 
 
 def render_delete_result(
-    request: DeleteRequest, outcomes: Sequence[Rejection | Deleted | None]
+    request: DeleteRequest,
+    outcomes: Sequence[Rejection | Deleted | None],
+    id_of: Callable[[VersionNumber], str],
 ) -> bytes:
     """DeleteResult, in request order. ``outcomes``: per entry, ``None`` for deleted (or absent)."""
     parts = []
@@ -221,7 +258,11 @@ def render_delete_result(
             named += element("VersionId", entry.version_id)
         if not isinstance(outcome, Rejection):
             if not request.quiet:
-                parts.append(f"<Deleted>{named}</Deleted>")
+                marker = ""
+                if outcome is not None and outcome.is_marker:
+                    made = element("DeleteMarkerVersionId", id_of(outcome.version))
+                    marker = f"<DeleteMarker>true</DeleteMarker>{made}"
+                parts.append(f"<Deleted>{named}{marker}</Deleted>")
             continue
         subject = Subject(key=entry.key, version_id=entry.version_id or "")
         error = s3_error_for(outcome, subject)

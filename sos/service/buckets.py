@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sos.catalog.model import CreateBucket, DeleteBucket, Rejection
+from sos.catalog.model import CreateBucket, DeleteBucket, Rejection, SetVersioning
 
 if TYPE_CHECKING:
-    from sos.catalog.model import AccessKeyId, BucketRecord, KeyPage, Result
+    from sos.catalog.model import (
+        AccessKeyId,
+        BucketRecord,
+        KeyPage,
+        Result,
+        Versioning,
+        VersionPage,
+        VersionPosition,
+    )
     from sos.catalog.views import View
     from sos.clock import Clock
     from sos.service.access import CatalogAccess
@@ -48,6 +56,38 @@ class BucketService:
             if not self._access.lookups.may_ask(view, access_key):
                 return Rejection.INVALID_ACCESS_KEY
             return view.buckets()
+
+        return await self._access.read(query)
+
+    async def set_versioning(
+        self, access_key: AccessKeyId, bucket: str, versioning: Versioning
+    ) -> Result:
+        """Enable or suspend versioning, or the rejection."""
+        return await self._access.propose(
+            SetVersioning(access_key=access_key, bucket=bucket, versioning=versioning)
+        )
+
+    async def list_versions(
+        self,
+        access_key: AccessKeyId,
+        bucket: str,
+        *,
+        prefix: str,
+        delimiter: str,
+        after: VersionPosition | None,
+        limit: int,
+    ) -> VersionPage | Rejection:
+        """One page of the versions and common prefixes behind ``after``; one snapshot."""
+
+        def query(view: View) -> VersionPage | Rejection:
+            if not self._access.lookups.may_ask(view, access_key):
+                return Rejection.INVALID_ACCESS_KEY
+            record = self._access.lookups.bucket(view, bucket)
+            if record is None:
+                return Rejection.NO_SUCH_BUCKET
+            return view.list_versions(
+                record.bucket_id, prefix=prefix, delimiter=delimiter, after=after, limit=limit
+            )
 
         return await self._access.read(query)
 

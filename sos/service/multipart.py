@@ -15,7 +15,7 @@ from sos.catalog.model import (
 from sos.catalog.rules.conditions import source_allows
 from sos.catalog.rules.upload import whole_algorithm
 from sos.limits import OBJECT_BYTES_MAX
-from sos.service.objects import SOURCE_REJECTIONS
+from sos.service.objects import SOURCE_REJECTIONS, marker_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,6 +138,8 @@ class UploadService:
         found = await self._objects.find(request.source, with_body=True)
         if isinstance(found, Rejection):
             return SOURCE_REJECTIONS.get(found, found)
+        if found.record.is_marker:
+            return marker_refusal(request.source)
         if not source_allows(request.source_condition, found.record):
             return Rejection.SOURCE_PRECONDITION_FAILED
         size_bytes = found.record.size_bytes

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sos.catalog.model import (
     ALWAYS,
+    NULL_VERSION,
     CopyObject,
     DeleteObject,
     DeleteObjects,
     NewBytes,
     PutObject,
     Rejection,
+    Versioning,
     WriteCondition,
 )
 from sos.catalog.rules.conditions import write_refusal
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from sos.catalog.model import (
         AccessKeyId,
         Body,
+        BucketRecord,
         Checksum,
         DeleteEntry,
         ObjectRecord,
@@ -93,6 +96,7 @@ class ObjectService:
         self._clock = clock
         # access key and bucket of writes that were not refused
         self._writers: set[tuple[AccessKeyId, str]] = set()
+        self._versioned: set[str] = set()  # buckets whose deletes make markers, as far as is known
 
     # --- writes -------------------------------------------------------------------------------
     async def check_write(
@@ -156,15 +160,19 @@ class ObjectService:
         )
 
     async def delete(self, target: Target, condition: WriteCondition) -> Result:
-        """Delete the key; an absent one is a success."""
-        result = await self._access.propose(
-            DeleteObject(
+        """Delete the key, or the version that the target names; an absent one is a success."""
+
+        def command(modified_ms: int) -> DeleteObject:
+            return DeleteObject(
                 access_key=target.access_key,
                 bucket=target.bucket,
                 key=target.key,
                 condition=condition,
+                modified_ms=modified_ms,
+                version=target.version,
             )
-        )
+
+        result = await self._propose_delete(target.bucket, command)
         hit("delete.after_commit")
         return result
 
@@ -172,9 +180,26 @@ class ObjectService:
         self, access_key: AccessKeyId, bucket: str, entries: tuple[DeleteEntry, ...]
     ) -> Result:
         """Delete all ``entries`` in one command."""
-        return await self._access.propose(
-            DeleteObjects(access_key=access_key, bucket=bucket, entries=entries)
-        )
+
+        def command(modified_ms: int) -> DeleteObjects:
+            return DeleteObjects(
+                access_key=access_key, bucket=bucket, entries=entries, modified_ms=modified_ms
+            )
+
+        return await self._propose_delete(bucket, command)
+
+    async def _propose_delete(
+        self, bucket: str, command: Callable[[int], DeleteObject | DeleteObjects]
+    ) -> Result:
+        """A delete says when it happens only where that makes a delete marker: elsewhere an older release knows it."""
+        if bucket not in self._versioned:
+            result = await self._access.propose(command(0))
+            if result is not Rejection.DELETE_NEEDS_TIME:
+                return result
+            if len(self._versioned) >= _WRITERS_MAX:
+                self._versioned.clear()
+            self._versioned.add(bucket)
+        return await self._access.propose(command(self._clock.wall_ms()))
 
     async def copy(self, request: CopyRequest) -> Result:
         """Point the key at the source's bytes; source and destination are decided at one log index.
@@ -189,14 +214,11 @@ class ObjectService:
                 return result
         started = self._clock.monotonic()
         while self._clock.monotonic() - started < COMMIT_S_MAX:
-            source = Target(
-                access_key=request.target.access_key,
-                bucket=request.source_bucket,
-                key=request.source_key,
-            )
-            found = await self.find(source, with_body=True)
+            found = await self.find(request.source, with_body=True)
             if isinstance(found, Rejection):
                 return SOURCE_REJECTIONS.get(found, found)
+            if found.record.is_marker:
+                return marker_refusal(request.source)
             result = await self._copy_bytes(request, found)
             if result is not Rejection.SOURCE_CHANGED:
                 return result
@@ -237,8 +259,9 @@ class ObjectService:
         return await self._access.propose(
             CopyObject(
                 access_key=target.access_key,
-                source_bucket=request.source_bucket,
-                source_key=request.source_key,
+                source_bucket=request.source.bucket,
+                source_key=request.source.key,
+                source_version=request.source.version,
                 bucket=target.bucket,
                 key=target.key,
                 modified_ms=self._clock.wall_ms(),
@@ -258,11 +281,11 @@ class ObjectService:
     ) -> Found | Rejection:
         """The current version of a key, from one view after a barrier; from another member's, if it must be.
 
-        ``part_number``: tell where that part lies; only this node's own catalog can.
+        ``part_number``: tell where that part lies; that, and other versions, only this node's own catalog can.
         """
         other = self._elsewhere
         query = self._query(target, with_body=with_body, part_number=part_number)
-        if other is None or part_number is not None:
+        if other is None or part_number is not None or target.version is not None:
             return await self._access.read(query)
         return await self._access.read(
             query, elsewhere=lambda: other.find(target, with_body=with_body)
@@ -283,10 +306,12 @@ class ObjectService:
             bucket = lookups.bucket(view, target.bucket)
             if bucket is None:
                 return Rejection.NO_SUCH_BUCKET
-            record = view.object(bucket.bucket_id, target.key)
-            if record is None:
-                return Rejection.NO_SUCH_KEY
+            record = _find_record(view, bucket, target)
+            if isinstance(record, Rejection):
+                return record
             found = self._locate(view, record) if with_body else _unlocated(record)
+            if bucket.versioning is not Versioning.NEVER:
+                found = found._replace(is_versioned=True)
             if part_number is None or record.manifest is None:
                 return found
             return found._replace(span=find_span(view, record.manifest, part_number))
@@ -364,10 +389,26 @@ class ObjectService:
                 yield view
 
 
+def _find_record(view: View, bucket: BucketRecord, target: Target) -> ObjectRecord | Rejection:
+    """The version that is asked for; it may be a delete marker."""
+    version = target.version
+    if version is None:
+        return view.object(bucket.bucket_id, target.key) or Rejection.NO_SUCH_KEY
+    if bucket.versioning is Versioning.NEVER and version != NULL_VERSION:
+        return Rejection.BUCKET_NEVER_VERSIONED
+    return view.version(bucket.bucket_id, target.key, version) or Rejection.NO_SUCH_VERSION
+
+
 SOURCE_REJECTIONS: Final = {
     Rejection.NO_SUCH_BUCKET: Rejection.NO_SUCH_SOURCE_BUCKET,
     Rejection.NO_SUCH_KEY: Rejection.NO_SUCH_SOURCE_KEY,
+    Rejection.NO_SUCH_VERSION: Rejection.NO_SUCH_SOURCE_VERSION,
 }
+
+
+def marker_refusal(source: Target) -> Rejection:
+    """Why a delete marker cannot be copied: the key is absent, or it was named."""
+    return Rejection.NO_SUCH_SOURCE_KEY if source.version is None else Rejection.SOURCE_IS_MARKER
 
 
 def _judge_early(

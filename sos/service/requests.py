@@ -19,16 +19,18 @@ if TYPE_CHECKING:
         ObjectRecord,
         StoredHeaders,
         UploadId,
+        VersionNumber,
     )
     from sos.service.parts import PartSpan
 
 
 class Target(NamedTuple):
-    """Who asks for which key."""
+    """Who asks for which key, or which version of it (None: the current one)."""
 
     access_key: AccessKeyId
     bucket: str
     key: str
+    version: VersionNumber | None = None
 
 
 class PutRequest(NamedTuple):
@@ -44,8 +46,7 @@ class CopyRequest:
     """A CopyObject. ``headers is None``: the source's. ``algorithm``: read the bytes for a new checksum of it."""
 
     target: Target
-    source_bucket: str
-    source_key: str
+    source: Target
     headers: StoredHeaders | None
     source_condition: CopySourceCondition = SOURCE_ALWAYS
     condition: WriteCondition = ALWAYS
@@ -96,7 +97,7 @@ class Found(NamedTuple):
     """A key's current record, with its bytes when they are in the catalog, else with who holds them.
 
     Of an object in parts neither: ``ObjectService.open`` finds those that it needs. ``span``: the part that was asked for;
-    None if it has none of that number, or none was asked for.
+    None if it has none of that number, or none was asked for. ``is_versioned``: the bucket was ever versioned.
     """
 
     record: ObjectRecord
@@ -104,6 +105,7 @@ class Found(NamedTuple):
     crc64: bytes
     holders: tuple[PeerAddress, ...]
     span: PartSpan | None = None
+    is_versioned: bool = False
 
 
 class UploadBody(Protocol):

@@ -140,12 +140,6 @@ def test_presigned_urls_of_odd_keys(site: Site, s3: Turns, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        (
-            lambda s3, b: s3.put_bucket_versioning(
-                Bucket=b, VersioningConfiguration={"Status": "Enabled"}
-            ),
-            "PUT ?versioning",
-        ),
         (lambda s3, b: s3.put_bucket_policy(Bucket=b, Policy="{}"), "PUT ?policy"),
         (lambda s3, b: s3.put_object(Bucket=b, Key="k", Tagging="a=b"), "x-amz-tagging"),
         (lambda s3, b: s3.put_object(Bucket=b, Key="k", ACL="public-read"), "x-amz-acl"),

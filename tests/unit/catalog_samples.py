@@ -45,11 +45,13 @@ from sos.catalog.model import (
     RequestId,
     Result,
     RevokeAccessKey,
+    SetVersioning,
     Stored,
     StoredHeaders,
     UploadCreated,
     UploadId,
     UploadPart,
+    Versioning,
     VersionNumber,
     WriteCondition,
 )
@@ -244,6 +246,9 @@ SECOND_COMMANDS: dict[str, Command] = {
         access_epoch=1 << 16,
     ),
     "delete_2": replace(delete("key"), modified_ms=5, version=NULL_VERSION, access_epoch=1 << 16),
+    "set_versioning": SetVersioning(
+        access_key=ROOT, bucket="bucket", versioning=Versioning.SUSPENDED, access_epoch=3
+    ),
     "create_upload": CreateUpload(
         access_key=ROOT,
         bucket="bucket",

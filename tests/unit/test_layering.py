@@ -146,6 +146,7 @@ PURE = frozenset(
         "sos.s3.sigv4",
         "sos.s3.subresources",
         "sos.s3.target",
+        "sos.s3.version_ids",
         "sos.s3.wire",
         "sos.s3.xml",
     }

@@ -233,14 +233,13 @@ def test_presigned_parameters_count() -> None:
 def test_copy_source(source: str, bucket: str, key: str) -> None:
     """1.1.6: one leading slash, cut at the last version, decoded once as a path."""
     operation = copy(source)
-    assert (operation.source_bucket, operation.source_key) == (bucket, key)
+    assert (operation.source.bucket, operation.source.key) == (bucket, key)
 
 
 @pytest.mark.parametrize(
     "source",
     [
         *("", "/", "src", "src/", "//key", "src/%zz", "src/%ff", "src/key?versionId="),
-        *("src/key?versionId=abc", "arn:aws:s3:region:123:accesspoint/x/object/k?versionId=v"),
     ],
 )
 def test_bad_copy_source(source: str) -> None:
@@ -316,13 +315,12 @@ def test_get_object() -> None:
     assert isinstance(find_operation("HEAD", f"/buk/k?{query}"), HeadObject)
 
 
-@pytest.mark.parametrize("version", ["", "abc", "NULL"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-def test_version_ids(method: str, version: str) -> None:
-    """Section 11: ``versionId`` empty or not ``null`` on an unversioned bucket -> 400 InvalidArgument."""
-    error = refusal(find_operation, method, f"/buk/k?versionId={version}")
+def test_an_empty_version_id(method: str) -> None:
+    """Section 11: ``versionId`` empty -> 400 InvalidArgument; which ids are ours the handler knows."""
+    error = refusal(find_operation, method, "/buk/k?versionId=")
     assert error.code == "InvalidArgument"
-    assert error.fields == (("ArgumentName", "versionId"), ("ArgumentValue", version))
+    assert error.fields == (("ArgumentName", "versionId"), ("ArgumentValue", ""))
 
 
 def test_overrides_cannot_split_the_response() -> None:

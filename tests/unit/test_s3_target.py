@@ -172,7 +172,9 @@ def test_virtual_host_style(host: str, bucket: str) -> None:
         ("DELETE", "/b/k?versionId=null", Kind.DELETE_OBJECT),
         # a bucket's selector on a key path is answered for the bucket (seen)
         ("GET", "/b/k?location", Kind.GET_BUCKET_LOCATION),
-        ("GET", "/b/k?versioning", Kind.GET_SUBRESOURCE),
+        ("GET", "/b/k?versioning", Kind.GET_BUCKET_VERSIONING),
+        ("PUT", "/b?versioning", Kind.PUT_BUCKET_VERSIONING),
+        ("GET", "/b/k?cors", Kind.GET_SUBRESOURCE),
         # later waves
         ("POST", "/b/k?uploads", Kind.CREATE_MULTIPART_UPLOAD),
         ("PUT", "/b/k?partNumber=1&uploadId=u", Kind.UPLOAD_PART),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from botocore.model import ServiceModel
 from botocore.parsers import RestXMLParser
 
 from sos.catalog.model import (
+    NULL_VERSION,
     BucketRecord,
     Checksum,
     ChecksumAlgorithm,
@@ -18,6 +20,8 @@ from sos.catalog.model import (
     ListedObject,
     Rejection,
     UploadPage,
+    VersionPage,
+    VersionPosition,
 )
 from sos.s3.errors import InvalidArgument, NoSuchKey, S3Error
 from sos.s3.listing import BucketPage
@@ -302,15 +306,23 @@ def test_list_versions() -> None:
         "GET", "/buk?versions&key-marker=a&version-id-marker=null&encoding-type=url"
     )
     assert isinstance(operation, ListObjectVersions)
-    body = render_list_versions(operation, PAGE, owner_id=OWNER)
+    page = VersionPage(
+        versions=PAGE.objects,
+        is_latest=[True] * len(PAGE.objects),
+        common_prefixes=PAGE.common_prefixes,
+        last=VersionPosition(key="z", version=NULL_VERSION),
+        truncated=True,
+    )
+    body = render_list_versions(operation, page, owner_id=OWNER, id_of=str, next_id="null")
     found = read("ListObjectVersions", body)
     assert [one["VersionId"] for one in found["Versions"]] == ["null"] * 3
     assert all(one["IsLatest"] for one in found["Versions"])
     assert (found["KeyMarker"], found["VersionIdMarker"]) == ("a", "null")
     assert (found["NextKeyMarker"], found["NextVersionIdMarker"]) == ("z", "null")
     assert found["CommonPrefixes"] == [{"Prefix": "p+q/"}]
-    at_prefix = KeyPage(objects=listed("a"), common_prefixes=["p/"], last="p/", truncated=True)
-    found = read("ListObjectVersions", render_list_versions(operation, at_prefix, owner_id=OWNER))
+    at_prefix = replace(page, last=VersionPosition(key="p/"))
+    body = render_list_versions(operation, at_prefix, owner_id=OWNER, id_of=str, next_id=None)
+    found = read("ListObjectVersions", body)
     assert (found["NextKeyMarker"], found.get("NextVersionIdMarker")) == ("p/", None)
 
 
@@ -387,7 +399,7 @@ def test_delete_result(quiet: bool) -> None:
         ),
     )
     outcomes = [None, Rejection.PRECONDITION_FAILED_IF_MATCH, Rejection.NO_SUCH_VERSION, None]
-    body = render_delete_result(request, outcomes)
+    body = render_delete_result(request, outcomes, str)
     found = read("DeleteObjects", body)
     errors = [(one["Key"], one.get("VersionId"), one["Code"]) for one in found["Errors"]]
     assert errors == [("b", None, "PreconditionFailed"), ("c", "v", "NoSuchVersion")]
@@ -416,7 +428,6 @@ TRUTH: dict[str, tuple[int, str]] = {  # s3.md 1.4
     "replication": (404, "ReplicationConfigurationNotFoundError"),
     "requestPayment": (200, "RequestPaymentConfiguration"),
     "tagging": (404, "NoSuchTagSet"),
-    "versioning": (200, "VersioningConfiguration"),
     "website": (404, "NoSuchWebsiteConfiguration"),
 }
 
@@ -453,7 +464,6 @@ def test_contents_of_the_truth() -> None:
     ]
     assert fetch("GetBucketRequestPayment", "/buk?requestPayment") == {"Payer": "BucketOwner"}
     assert fetch("GetObjectTagging", "/buk/k?tagging") == {"TagSet": []}
-    assert fetch("GetBucketVersioning", "/buk?versioning") == {}
     assert fetch("ListBucketInventoryConfigurations", "/buk?inventory") == {"IsTruncated": False}
 
 

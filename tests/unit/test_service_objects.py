@@ -336,8 +336,7 @@ def copying(
 
     request = CopyRequest(
         target=TARGET,
-        source_bucket="b",
-        source_key="s",
+        source=Target(TARGET.access_key, "b", "s"),
         headers=None,
         algorithm=CHECKSUM.algorithm,
     )

@@ -27,10 +27,15 @@ from sos.catalog.model import (
     RaiseSweepFloor,
     ReportHolders,
     RevokeAccessKey,
+    SetVersioning,
     UploadPart,
 )
 from sos.catalog.rules.blob import decide_raise_sweep_floor, decide_report_holders
-from sos.catalog.rules.bucket import decide_create_bucket, decide_delete_bucket
+from sos.catalog.rules.bucket import (
+    decide_create_bucket,
+    decide_delete_bucket,
+    decide_set_versioning,
+)
 from sos.catalog.rules.key import decide_create_access_key, decide_revoke_access_key
 from sos.catalog.rules.object import (
     decide_copy_object,
@@ -60,6 +65,7 @@ _RULES: Final[dict[type, Callable[[CatalogView, Any, Position], Decision]]] = {
     RaiseSweepFloor: decide_raise_sweep_floor,
     CreateAccessKey: decide_create_access_key,
     RevokeAccessKey: decide_revoke_access_key,
+    SetVersioning: decide_set_versioning,
     CreateUpload: decide_create_upload,
     UploadPart: decide_upload_part,
     CompleteUpload: decide_complete_upload,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from sos.catalog.model import (
@@ -12,6 +13,7 @@ from sos.catalog.model import (
     Done,
     Position,
     Rejection,
+    SetVersioning,
 )
 from sos.catalog.rules.key import is_valid
 from sos.catalog.rules.view import (
@@ -66,18 +68,30 @@ def decide_create_bucket(view: CatalogView, command: CreateBucket, position: Pos
 
 
 def decide_delete_bucket(view: CatalogView, command: DeleteBucket, position: Position) -> Decision:
-    """Any object blocks it (S3 API: DeleteBucket); uploads in progress do not, they are aborted with it."""
+    """Any object, version or delete marker blocks it (S3 API: DeleteBucket); uploads in progress do not, they are aborted with it."""
     if not is_valid(view, command.access_key):
         return Decision(Rejection.INVALID_ACCESS_KEY)
     bucket = view.bucket(command.bucket)
     if bucket is None:
         return Decision(Rejection.NO_SUCH_BUCKET)
-    if bucket.object_count:
+    if bucket.object_count or bucket.version_count:
         return Decision(Rejection.BUCKET_NOT_EMPTY)
     writes: list[Write] = [RemoveBucket(command.bucket)]
     if bucket.upload_count:
         writes.append(DropUploads(bucket.bucket_id))
     return Decision(Done(), writes)
+
+
+def decide_set_versioning(
+    view: CatalogView, command: SetVersioning, position: Position
+) -> Decision:
+    """Enable or suspend versioning (S3 API: PutBucketVersioning)."""
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
+    if bucket.versioning is command.versioning:
+        return Decision(Done())
+    return Decision(Done(), [PutBucket(replace(bucket, versioning=command.versioning))])
 
 
 def recounted(

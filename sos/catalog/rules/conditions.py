@@ -13,8 +13,11 @@ from sos.catalog.model import (
 def write_refusal(condition: WriteCondition, current: ObjectRecord | None) -> Rejection | None:
     """Why a write or a delete under ``condition`` may not replace ``current``; None: it may.
 
+    A delete marker counts as absent.
     If-Match on an absent key is 404, not 412 (S3 API: PutObject).
     """
+    if current is not None and current.is_marker:
+        current = None
     match = condition.if_match
     if match is not None:
         if current is None:

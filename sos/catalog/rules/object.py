@@ -5,11 +5,15 @@ The order of refusals is that of s3.md 1.0: access key, bucket, conditions, then
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from sos.catalog.model import (
+    NULL_VERSION,
     BlobId,
+    BucketRecord,
     CopyObject,
+    Deleted,
     DeletedMany,
     DeleteEntry,
     DeleteObject,
@@ -20,6 +24,8 @@ from sos.catalog.model import (
     Position,
     PutObject,
     Rejection,
+    Versioning,
+    VersionNumber,
     WriteCondition,
 )
 from sos.catalog.rules.blob import decide_body, size_of
@@ -39,8 +45,8 @@ def decide_put_object(view: CatalogView, command: PutObject, position: Position)
     bucket = admitted(view, command)
     if isinstance(bucket, Rejection):
         return Decision(bucket)
-    current = view.object(bucket.bucket_id, command.key)
-    refusal = write_refusal(command.condition, current)
+    change = BucketChange(view, bucket, position)
+    refusal = write_refusal(command.condition, change.current(command.key))
     if refusal is not None:
         return Decision(refusal)
     body = command.body
@@ -60,8 +66,7 @@ def decide_put_object(view: CatalogView, command: PutObject, position: Position)
         tags=command.tags,
         acl=command.acl,
     )
-    change = BucketChange(view, bucket, position)
-    placed = change.place(command.key, current, record)
+    placed = change.place(command.key, record)
     return Decision(stored(bucket, placed), change.writes(naming))
 
 
@@ -70,14 +75,14 @@ def decide_copy_object(view: CatalogView, command: CopyObject, position: Positio
     bucket = admitted(view, command)
     if isinstance(bucket, Rejection):
         return Decision(bucket)
-    source = _copy_source(view, command)
-    if isinstance(source, Rejection):
-        return Decision(source)
-    current = view.object(bucket.bucket_id, command.key)
-    refusal = write_refusal(command.condition, current)
+    found = _copy_source(view, command)
+    if isinstance(found, Rejection):
+        return Decision(found)
+    source_bucket, source = found
+    change = BucketChange(view, bucket, position)
+    refusal = write_refusal(command.condition, change.current(command.key))
     if refusal is not None:
         return Decision(refusal)
-    change = BucketChange(view, bucket, position)
     bytes_of_copy = _bytes_of_copy(view, command, source, change)
     if isinstance(bytes_of_copy, Rejection):
         return Decision(bytes_of_copy)
@@ -94,8 +99,11 @@ def decide_copy_object(view: CatalogView, command: CopyObject, position: Positio
         tags=source.tags if command.tags is None else command.tags,
         acl=command.acl,
     )
-    placed = change.place(command.key, current, record)
-    return Decision(stored(bucket, placed), change.writes(bytes_of_copy.naming))
+    placed = change.place(command.key, record)
+    result = stored(bucket, placed)
+    if source_bucket.versioning is not Versioning.NEVER:
+        result = replace(result, source_version=source.version)
+    return Decision(result, change.writes(bytes_of_copy.naming))
 
 
 class _BytesOfCopy(NamedTuple):
@@ -126,14 +134,26 @@ def _bytes_of_copy(
     return _BytesOfCopy(blob, isinstance(new.body, InlineBody), new.md5.hex(), new.md5, naming)
 
 
-def _copy_source(view: CatalogView, command: CopyObject) -> ObjectRecord | Rejection:
-    """The source's current version, or why it may not be copied. Conditions come before the destination's."""
+def _copy_source(
+    view: CatalogView, command: CopyObject
+) -> tuple[BucketRecord, ObjectRecord] | Rejection:
+    """The version to copy, or why it may not be copied. Conditions come before the destination's."""
     bucket = view.bucket(command.source_bucket)
     if bucket is None:
         return Rejection.NO_SUCH_SOURCE_BUCKET
-    source = view.object(bucket.bucket_id, command.source_key)
-    if source is None:
-        return Rejection.NO_SUCH_SOURCE_KEY
+    version = command.source_version
+    if version is None:
+        source = view.object(bucket.bucket_id, command.source_key)
+        if source is None or source.is_marker:
+            return Rejection.NO_SUCH_SOURCE_KEY
+    elif bucket.versioning is Versioning.NEVER and version != NULL_VERSION:
+        return Rejection.BUCKET_NEVER_VERSIONED
+    else:
+        source = view.version(bucket.bucket_id, command.source_key, version)
+        if source is None:
+            return Rejection.NO_SUCH_SOURCE_VERSION
+        if source.is_marker:
+            return Rejection.SOURCE_IS_MARKER
     if not source_allows(command.source_condition, source):
         return Rejection.SOURCE_PRECONDITION_FAILED
     if source.size_bytes > OBJECT_BYTES_MAX:
@@ -143,23 +163,42 @@ def _copy_source(view: CatalogView, command: CopyObject) -> ObjectRecord | Rejec
         return Rejection.SELF_COPY_WITHOUT_CHANGE
     if command.expect_commit_index not in (None, source.commit_index):
         return Rejection.SOURCE_CHANGED
-    return source
+    return bucket, source
 
 
 def decide_delete_object(view: CatalogView, command: DeleteObject, position: Position) -> Decision:
-    """Remove a key; an absent one succeeds, unless a condition names an ETag (s3.md 4.3)."""
+    """Remove a key, or one of its versions; an absent one succeeds, unless a condition names an ETag (s3.md 4.3)."""
     bucket = admitted(view, command)
     if isinstance(bucket, Rejection):
         return Decision(bucket)
-    current = view.object(bucket.bucket_id, command.key)
+    change = BucketChange(view, bucket, position)
+    current = change.current(command.key)
     refusal = write_refusal(command.condition, current)
     if refusal is not None:
         return Decision(refusal)
-    if current is None:
-        return Decision(Done(existed=False))
-    change = BucketChange(view, bucket, position)
-    change.remove(command.key, current)
-    return Decision(Done(), change.writes())
+    deleted = _delete(change, bucket, command.key, command.version, command.modified_ms)
+    if isinstance(deleted, Rejection):
+        return Decision(deleted)
+    result = Done(existed=current is not None) if deleted is None else deleted
+    return Decision(result, change.writes())
+
+
+def _delete(
+    change: BucketChange,
+    bucket: BucketRecord,
+    key: str,
+    version: VersionNumber | None,
+    modified_ms: int,
+) -> Deleted | Rejection | None:
+    if version is None:
+        if bucket.versioning is not Versioning.NEVER and not modified_ms:
+            return Rejection.DELETE_NEEDS_TIME
+        return change.delete(key, modified_ms)
+    if bucket.versioning is not Versioning.NEVER:
+        return change.delete_version(key, version)
+    if version != NULL_VERSION:
+        return Rejection.BUCKET_NEVER_VERSIONED
+    return change.delete(key, modified_ms)
 
 
 def decide_delete_objects(
@@ -169,17 +208,15 @@ def decide_delete_objects(
     bucket = admitted(view, command)
     if isinstance(bucket, Rejection):
         return Decision(bucket)
+    if bucket.versioning is not Versioning.NEVER and not command.modified_ms:
+        return Decision(Rejection.DELETE_NEEDS_TIME)
     change = BucketChange(view, bucket, position)
-    outcomes: list[Rejection | None] = []
-    removed: set[str] = set()  # only looked up, never walked: its order differs between nodes
+    outcomes: list[Rejection | Deleted | None] = []
     for entry in command.entries:
-        gone = entry.key in removed
-        current = None if gone else view.object(bucket.bucket_id, entry.key)
-        outcome = _delete_refusal(entry, current)
-        outcomes.append(outcome)
-        if outcome is None and current is not None:
-            removed.add(entry.key)
-            change.remove(entry.key, current)
+        refusal = _delete_refusal(entry, change.current(entry.key))
+        outcomes.append(
+            refusal or _delete(change, bucket, entry.key, entry.version, command.modified_ms)
+        )
     return Decision(DeletedMany(outcomes=tuple(outcomes)), change.writes())
 
 

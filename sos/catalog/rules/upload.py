@@ -192,7 +192,8 @@ def decide_complete_upload(
     assembled = assemble(upload, parts, command)
     if not isinstance(assembled, Assembled):
         return Decision(assembled)
-    current = view.object(bucket.bucket_id, command.key)
+    change = BucketChange(view, bucket, position)
+    current = change.current(command.key)
     refusal = write_refusal(command.condition, current)
     if refusal is not None:
         return Decision(refusal)
@@ -200,10 +201,8 @@ def decide_complete_upload(
     is_conditional = condition.if_none_match_any or condition.if_match is not None
     if is_conditional and _order(current) != upload.key_order:
         return Decision(Rejection.KEY_CHANGED_DURING_UPLOAD)
-    change = BucketChange(view, bucket, position)
     record = change.place(
         command.key,
-        current,
         ObjectRecord(
             blob=None,
             inline=False,

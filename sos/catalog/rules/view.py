@@ -6,6 +6,7 @@ a read view before proposing, and against dictionaries in tests.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ from sos.catalog.model import (
     Result,
     UploadId,
     UploadRecord,
+    VersionNumber,
 )
 from sos.values import value
 
@@ -34,6 +36,18 @@ class CatalogView(Protocol):
     def bucket(self, name: str) -> BucketRecord | None: ...
 
     def object(self, bucket_id: int, key: str) -> ObjectRecord | None: ...
+
+    def version(self, bucket_id: int, key: str, version: VersionNumber) -> ObjectRecord | None:
+        """A version by its number, current or not."""
+        ...
+
+    def older_version(self, bucket_id: int, key: str, order: int) -> ObjectRecord | None:
+        """The noncurrent version of this order."""
+        ...
+
+    def older_versions(self, bucket_id: int, key: str) -> Iterator[ObjectRecord]:
+        """All noncurrent versions, the newest first."""
+        ...
 
     def upload(self, upload: UploadId) -> UploadRecord | None:
         """A multipart upload in progress."""
@@ -93,6 +107,22 @@ class PutObjectRow:
 class RemoveObjectRow:
     bucket_id: int
     key: str
+
+
+@value(kw_only=False)
+class AddVersionRow:
+    """A version that is not the current one any more."""
+
+    bucket_id: int
+    key: str
+    record: ObjectRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVersionRow:
+    bucket_id: int
+    key: str
+    order: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +243,8 @@ class PutAccessKey:
 
 Write = (
     PutBucket
+    | AddVersionRow
+    | RemoveVersionRow
     | AddUpload
     | FinishUpload
     | DropUploads

@@ -10,7 +10,13 @@ from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
 from sos.s3.parsing import check_location
 from sos.s3.subresources import render_subresource
-from sos.s3.xml import bucket_arn, parse_create_bucket, render_location
+from sos.s3.xml import (
+    bucket_arn,
+    parse_create_bucket,
+    parse_versioning,
+    render_location,
+    render_versioning,
+)
 from sos.service.requests import Target
 
 if TYPE_CHECKING:
@@ -24,8 +30,10 @@ if TYPE_CHECKING:
         DeleteBucket,
         DeleteSubresource,
         GetBucketLocation,
+        GetBucketVersioning,
         GetSubresource,
         HeadBucket,
+        PutBucketVersioning,
     )
     from sos.s3.target import S3Settings
     from sos.service.buckets import BucketService
@@ -93,6 +101,21 @@ class BucketHandlers:
         """GetBucketLocation (S3 API)."""
         await self._find(exchange, operation)
         return xml_response(render_location(self._region))
+
+    async def get_versioning(self, exchange: Exchange, operation: GetBucketVersioning) -> Response:
+        """GetBucketVersioning (S3 API)."""
+        record = await self._find(exchange, operation)
+        return xml_response(render_versioning(record.versioning))
+
+    async def put_versioning(self, exchange: Exchange, operation: PutBucketVersioning) -> Response:
+        """PutBucketVersioning (S3 API). 200, in force for every request that begins after it."""
+        await self._find(exchange, operation)
+        state = parse_versioning(await read_document(exchange, operation.body))
+        bucket = operation.bucket
+        result = await self._buckets.set_versioning(exchange.access_key, bucket, state)
+        if not isinstance(result, Done):
+            raise _unexpected(result, exchange, bucket)
+        return Response()
 
     async def get_subresource(self, exchange: Exchange, operation: GetSubresource) -> Response:
         """``GET ?selector`` of what is not configured: the truth, from the first version on."""

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from sos.catalog.model import Rejection
 from sos.s3.errors import AccessDenied
 from sos.s3.refusals import Subject, s3_error_for
+from sos.s3.version_ids import parse_version_id, version_id
 
 if TYPE_CHECKING:
-    from sos.catalog.model import FormationRecord
+    from sos.catalog.model import FormationRecord, VersionNumber
     from sos.catalog.views import View
     from sos.s3.errors import S3Error
     from sos.s3.exchange import Exchange
+    from sos.s3.operations import CopySource
     from sos.service.access import CatalogAccess
     from sos.service.buckets import BucketService
 
@@ -45,6 +47,20 @@ class Cluster:
                 region=formation.region,
             )
         return self._facts
+
+    def version_id(self, version: VersionNumber) -> str:
+        """The id of a version as clients see it."""
+        return version_id(self.facts.token_secret, version)
+
+    def parse_version_id(self, text: str, argument: str = "versionId") -> VersionNumber:
+        """The version that an id names. Raises: InvalidArgument, for what we never issued."""
+        return parse_version_id(self.facts.token_secret, text, argument)
+
+    def parse_source_version(self, source: CopySource) -> VersionNumber | None:
+        """The version that a copy source names. Raises: InvalidArgument."""
+        if source.version_id is None:
+            return None
+        return self.parse_version_id(source.version_id, "x-amz-copy-source")
 
 
 def _formation(view: View) -> FormationRecord:

@@ -44,7 +44,7 @@ class Handlers:
         self._settings = settings
         self._buckets = BucketHandlers(buckets, objects, owners, cluster, settings)
         self._listings = ListingHandlers(buckets, owners, cluster, settings)
-        self._objects = ObjectHandlers(objects, owners, clock, executor)
+        self._objects = ObjectHandlers(objects, owners, cluster, clock, executor)
         self._multipart = MultipartHandlers(uploads, owners, cluster, settings, executor)
 
     def dispatch(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
@@ -110,6 +110,10 @@ class Handlers:
                 return self._buckets.delete_bucket(exchange, operation)
             case ops.GetBucketLocation():
                 return self._buckets.get_bucket_location(exchange, operation)
+            case ops.GetBucketVersioning():
+                return self._buckets.get_versioning(exchange, operation)
+            case ops.PutBucketVersioning():
+                return self._buckets.put_versioning(exchange, operation)
             case ops.GetSubresource():
                 return self._buckets.get_subresource(exchange, operation)
             case ops.DeleteSubresource():
@@ -128,6 +132,8 @@ _BucketOperation = (
     | ops.ListObjectsV2
     | ops.ListObjectVersions
     | ops.ListMultipartUploads
+    | ops.GetBucketVersioning
+    | ops.PutBucketVersioning
     | ops.GetSubresource
     | ops.DeleteSubresource
 )

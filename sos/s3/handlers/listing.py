@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sos.catalog.model import Rejection
+from sos.catalog.model import NULL_VERSION, Rejection, VersionPosition
 from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
 from sos.s3.listing import list_position, page_buckets, seal_token
@@ -13,10 +13,11 @@ from sos.s3.listing_xml import (
     render_list_objects_v2,
     render_list_versions,
 )
+from sos.s3.version_ids import parse_place_id, place_id
 from sos.s3.xml import render_list_buckets
 
 if TYPE_CHECKING:
-    from sos.catalog.model import KeyPage
+    from sos.catalog.model import KeyPage, VersionPage
     from sos.s3.exchange import Exchange
     from sos.s3.handlers.common import Cluster, OwnerCheck
     from sos.s3.listing import ListParameters
@@ -91,11 +92,49 @@ class ListingHandlers:
     async def list_object_versions(
         self, exchange: Exchange, operation: ListObjectVersions
     ) -> Response:
-        """ListObjectVersions (S3 API): every object is its one version ``null``."""
-        page = await self._page(exchange, operation, operation.list, operation.key_marker)
-        return xml_response(
-            render_list_versions(operation, page, owner_id=self._cluster.facts.owner_id)
+        """ListObjectVersions (S3 API)."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        parameters = operation.list
+        page = await self._buckets.list_versions(
+            exchange.access_key,
+            operation.bucket,
+            prefix=parameters.prefix,
+            delimiter=parameters.delimiter,
+            after=self._position(operation),
+            limit=parameters.max_keys,
         )
+        if isinstance(page, Rejection):
+            raise rejected(page, exchange, operation.bucket)
+        return xml_response(
+            render_list_versions(
+                operation,
+                page,
+                owner_id=self._cluster.facts.owner_id,
+                id_of=self._cluster.version_id,
+                next_id=self._next_id(page),
+            )
+        )
+
+    def _position(self, operation: ListObjectVersions) -> VersionPosition | None:
+        """Raises: InvalidArgument."""
+        key, marker = operation.key_marker, operation.version_id_marker
+        if not key:
+            return None
+        if not marker:
+            return VersionPosition(key=key)
+        order = parse_place_id(self._cluster.facts.token_secret, marker)
+        if order is not None:
+            return VersionPosition(key=key, version=NULL_VERSION, order=order)
+        version = self._cluster.parse_version_id(marker, "version-id-marker")
+        return VersionPosition(key=key, version=version)
+
+    def _next_id(self, page: VersionPage) -> str | None:
+        last = page.last
+        if last is None or last.version is None:
+            return None
+        if last.order:
+            return place_id(self._cluster.facts.token_secret, last.order)
+        return self._cluster.version_id(last.version)
 
     async def _page(
         self, exchange: Exchange, operation: BucketOperation, parameters: ListParameters, after: str

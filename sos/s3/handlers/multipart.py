@@ -138,7 +138,12 @@ class MultipartHandlers:
             PartCopyRequest(
                 target=target,
                 number=operation.number,
-                source=Target(access_key=exchange.access_key, bucket=source.bucket, key=source.key),
+                source=Target(
+                    access_key=exchange.access_key,
+                    bucket=source.bucket,
+                    key=source.key,
+                    version=self._cluster.parse_source_version(source),
+                ),
                 span=operation.span,
                 source_condition=operation.source_condition,
             ),
@@ -156,6 +161,7 @@ class MultipartHandlers:
                 source_condition=names[0] if len(names) == 1 else "",
                 access_key=exchange.access_key,
                 upload=upload.upload.hex(),
+                version_id=source.version_id or "",
             )
             raise s3_error_for(result, subject)
         assert isinstance(result, Stored)
@@ -183,7 +189,11 @@ class MultipartHandlers:
             raise self._rejected(result, exchange, target, upload_id=operation.upload.hex())
         path = quote(f"{target.bucket}/{target.key}", safe="/~")
         location = f"{self._scheme}://{operation.host}/{path}"
-        return xml_response(render_complete(target.bucket, target.key, location, result))
+        document = render_complete(target.bucket, target.key, location, result)
+        if result.version is None:
+            return xml_response(document)
+        version = self._cluster.version_id(result.version)
+        return xml_response(document, [("x-amz-version-id", version)])
 
     async def abort(self, exchange: Exchange, operation: AbortMultipartUpload) -> Response:
         """AbortMultipartUpload (S3 API). 204."""

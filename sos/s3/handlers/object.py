@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from sos.catalog.model import DeletedMany, Done, Rejection, Stored, StoredHeaders
+from sos.catalog.model import (
+    Deleted,
+    DeletedMany,
+    Done,
+    Rejection,
+    Stored,
+    StoredHeaders,
+)
 from sos.errors import Corruption
 from sos.s3.body import Upload, read_document
 from sos.s3.checksums import checksum_header, checksum_headers
 from sos.s3.conditional import Full, NotModified, evaluate_read
 from sos.s3.dates import format_http_date
+from sos.s3.errors import InvalidArgument, MethodNotAllowed, NoSuchKey
 from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
 from sos.s3.metadata import DEFAULT_CONTENT_TYPE, META_PREFIX
@@ -20,11 +29,11 @@ from sos.service.requests import CopyRequest, PutRequest, Target
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from sos.catalog.model import Result
+    from sos.catalog.model import DeleteEntry, ObjectRecord, VersionNumber
     from sos.clock import Clock
     from sos.s3.errors import S3Error
     from sos.s3.exchange import Exchange
-    from sos.s3.handlers.common import OwnerCheck
+    from sos.s3.handlers.common import Cluster, OwnerCheck
     from sos.s3.operations import (
         CopyObject,
         DeleteObject,
@@ -38,6 +47,9 @@ if TYPE_CHECKING:
     from sos.service.requests import Found
 
 PLAIN: Final = StoredHeaders()
+_IS_MARKER: Final = ("x-amz-delete-marker", "true")
+_NOT_OURS: Final = "?"  # before an id in a command: apply never takes it for "null"
+_ID_CHARS_MAX: Final = 1024
 _READ_ATTEMPTS_MAX: Final = (
     3  # a key overwritten between the barrier and the first byte, again and again
 )
@@ -47,10 +59,16 @@ class ObjectHandlers:
     """Operations on objects."""
 
     def __init__(
-        self, objects: ObjectService, owners: OwnerCheck, clock: Clock, executor: Executor
+        self,
+        objects: ObjectService,
+        owners: OwnerCheck,
+        cluster: Cluster,
+        clock: Clock,
+        executor: Executor,
     ) -> None:
         self._objects = objects
         self._owners = owners
+        self._cluster = cluster
         self._clock = clock
         self._executor = executor
 
@@ -72,17 +90,25 @@ class ObjectHandlers:
         result = await self._objects.put(request, upload)
         if not isinstance(result, Stored):
             raise _unexpected(result, exchange, operation.bucket, operation.key)
-        return Response(headers=[("ETag", f'"{result.etag}"'), *checksum_headers(result.checksum)])
+        headers = [("ETag", f'"{result.etag}"'), *checksum_headers(result.checksum)]
+        if result.version is not None:
+            headers.append(self._version_header(result.version))
+        return Response(headers=headers)
 
     async def copy_object(self, exchange: Exchange, operation: CopyObject) -> Response:
         """CopyObject (S3 API). Source and destination are decided at one log index."""
         await self._owners.check(exchange, operation.bucket, operation.expected_owner)
-        await self._owners.check(exchange, operation.source_bucket, operation.expected_source_owner)
+        source = operation.source
+        await self._owners.check(exchange, source.bucket, operation.expected_source_owner)
         result = await self._objects.copy(
             CopyRequest(
                 target=_target(exchange, operation.bucket, operation.key),
-                source_bucket=operation.source_bucket,
-                source_key=operation.source_key,
+                source=Target(
+                    access_key=exchange.access_key,
+                    bucket=source.bucket,
+                    key=source.key,
+                    version=self._cluster.parse_source_version(source),
+                ),
                 headers=operation.headers,
                 source_condition=operation.source_condition,
                 condition=operation.condition,
@@ -95,8 +121,9 @@ class ObjectHandlers:
             subject = Subject(
                 bucket=operation.bucket,
                 key=operation.key,
-                source_bucket=operation.source_bucket,
-                source_key=operation.source_key,
+                source_bucket=source.bucket,
+                source_key=source.key,
+                version_id=source.version_id or "",
                 source_condition=names[0] if len(names) == 1 else "",
                 access_key=exchange.access_key,
             )
@@ -105,15 +132,30 @@ class ObjectHandlers:
         document = render_copy_result(
             etag=result.etag, modified_ms=result.modified_ms, checksum=result.checksum
         )
-        return xml_response(document)
+        headers = []
+        if result.version is not None:
+            headers.append(self._version_header(result.version))
+        if result.source_version is not None:
+            name = "x-amz-copy-source-version-id"
+            headers.append((name, self._cluster.version_id(result.source_version)))
+        return xml_response(document, headers)
 
     async def delete_object(self, exchange: Exchange, operation: DeleteObject) -> Response:
         """DeleteObject (S3 API). 204, also for an absent key."""
         await self._owners.check(exchange, operation.bucket, operation.expected_owner)
-        target = _target(exchange, operation.bucket, operation.key)
+        target = _target(
+            exchange, operation.bucket, operation.key, self._version(operation.version_id)
+        )
         result = await self._objects.delete(target, operation.condition)
+        if isinstance(result, Deleted):
+            headers = [self._version_header(result.version)]
+            if result.is_marker:
+                headers.append(_IS_MARKER)
+            return Response(status=204, headers=headers)
         if not isinstance(result, Done):
-            raise _unexpected(result, exchange, operation.bucket, operation.key)
+            raise _unexpected(
+                result, exchange, operation.bucket, operation.key, operation.version_id
+            )
         return Response(status=204)
 
     async def delete_objects(self, exchange: Exchange, operation: DeleteObjects) -> Response:
@@ -124,10 +166,30 @@ class ObjectHandlers:
         if refusal is not None:
             raise rejected(refusal, exchange, bucket)
         request = parse_delete(await read_document(exchange, operation.body))
-        result = await self._objects.delete_many(exchange.access_key, bucket, request.entries)
+        entries = tuple(map(self._with_version, request.entries))
+        result = await self._objects.delete_many(exchange.access_key, bucket, entries)
         if not isinstance(result, DeletedMany):
             raise _unexpected(result, exchange, bucket, "")
-        return xml_response(render_delete_result(request, result.outcomes))
+        return xml_response(
+            render_delete_result(request, result.outcomes, self._cluster.version_id)
+        )
+
+    def _with_version(self, entry: DeleteEntry) -> DeleteEntry:
+        """An entry whose version id is one of ours names it by number; of another nothing can be deleted."""
+        if entry.version_id is None:
+            return entry
+        try:
+            version = self._cluster.parse_version_id(entry.version_id)
+        except InvalidArgument:
+            return replace(entry, version_id=f"{_NOT_OURS}{entry.version_id}"[:_ID_CHARS_MAX])
+        return replace(entry, version_id=None, version=version)
+
+    def _version(self, text: str | None) -> VersionNumber | None:
+        """Raises: InvalidArgument."""
+        return None if text is None else self._cluster.parse_version_id(text)
+
+    def _version_header(self, version: VersionNumber) -> tuple[str, str]:
+        return "x-amz-version-id", self._cluster.version_id(version)
 
     # --- reads --------------------------------------------------------------------------------
     async def get_object(self, exchange: Exchange, operation: GetObject) -> Response:
@@ -170,13 +232,33 @@ class ObjectHandlers:
     ) -> Found:
         if operation.expected_owner is not None:
             await self._owners.check(exchange, operation.bucket, operation.expected_owner)
-        target = _target(exchange, operation.bucket, operation.key)
+        target = _target(
+            exchange, operation.bucket, operation.key, self._version(operation.version_id)
+        )
         found = await self._objects.find(
             target, with_body=with_body, part_number=operation.conditions.part_number
         )
         if isinstance(found, Rejection):
-            raise rejected(found, exchange, operation.bucket, operation.key)
+            raise _unexpected(
+                found, exchange, operation.bucket, operation.key, operation.version_id
+            )
+        if found.record.is_marker:
+            raise self._marker_error(exchange, operation, found.record)
         return found
+
+    def _marker_error(
+        self, exchange: Exchange, operation: ReadOperation, record: ObjectRecord
+    ) -> S3Error:
+        """A delete marker is no object: 404 as the current version, 405 by its own id (s3.md 1.1.5)."""
+        headers = (_IS_MARKER, self._version_header(record.version))
+        if operation.version_id is None:
+            return NoSuchKey(operation.key, headers=headers)
+        modified = ("Last-Modified", format_http_date(record.modified_ms // 1000))
+        return MethodNotAllowed(
+            exchange.head.method,
+            "DeleteMarker",
+            headers=(*headers, modified, ("Allow", "DELETE")),
+        )
 
     def _plan(self, operation: ReadOperation, found: Found) -> _ReadPlan:
         """Status, headers and range of the answer. Raises: PreconditionFailed, InvalidRange, ..."""
@@ -194,6 +276,8 @@ class ObjectHandlers:
             ("Last-Modified", format_http_date(record.modified_ms // 1000)),
             ("ETag", f'"{record.etag}"'),
         ]
+        if found.is_versioned:
+            headers.append(self._version_header(record.version))
         stored = record.headers
         if isinstance(outcome, NotModified):
             if stored.cache_control is not None:
@@ -251,11 +335,18 @@ def _stored_headers(
     return headers
 
 
-def _target(exchange: Exchange, bucket: str, key: str) -> Target:
-    return Target(access_key=exchange.access_key, bucket=bucket, key=key)
+def _target(
+    exchange: Exchange, bucket: str, key: str, version: VersionNumber | None = None
+) -> Target:
+    return Target(exchange.access_key, bucket, key, version)
 
 
-def _unexpected(result: Result, exchange: Exchange, bucket: str, key: str) -> S3Error:
+def _unexpected(
+    result: object, exchange: Exchange, bucket: str, key: str, version_id: str | None = None
+) -> S3Error:
     """The error of a rejection; any other result of another command's kind is our bug."""
     assert isinstance(result, Rejection), f"the catalog answered {type(result).__name__}"
-    return rejected(result, exchange, bucket, key)
+    subject = Subject(
+        bucket=bucket, key=key, access_key=exchange.access_key, version_id=version_id or ""
+    )
+    return s3_error_for(result, subject)
