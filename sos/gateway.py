@@ -409,7 +409,7 @@ def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncEx
         executor=executor,
     )
     gate = Gate(gateway.access, region=settings.region, clock=clock)
-    app.open(gate, handlers.dispatch)
+    app.open(gate, handlers.dispatch, handlers.settings)
 
 
 if __name__ == "__main__":

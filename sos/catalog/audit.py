@@ -47,6 +47,8 @@ class _Totals:
     versions_of_buckets: int = 0
     older: int = 0  # noncurrent ones
     older_of_keys: int = 0
+    settings: int = 0
+    settings_of_buckets: int = 0
     uploads: int = 0
     uploads_of_buckets: int = 0
     uploads_of_keys: int = 0
@@ -104,6 +106,7 @@ def _take(transaction: Transaction, totals: _Totals, row_key: bytes, value: byte
         totals.objects_of_buckets += bucket.object_count
         totals.bytes_of_buckets += bucket.size_bytes
         totals.uploads_of_buckets += bucket.upload_count
+        totals.settings_of_buckets += bucket.configured.bit_count()
         totals.versions_of_buckets += bucket.version_count
     elif table == keys.BLOB:
         blob = records.decode_blob(row_key, value)
@@ -123,6 +126,9 @@ def _take(transaction: Transaction, totals: _Totals, row_key: bytes, value: byte
         node = NodeId(row_key[keys.PREFIX_BYTES :].decode())
         copies = records.decode_member(node, row_key, value)
         totals.copies[node] = copies.blobs_owed, copies.bytes_owed
+    elif table == keys.SETTING:
+        records.decode_setting(row_key, value)
+        totals.settings += 1
     elif table == keys.FORGOTTEN:
         totals.forgotten += 1
     elif row_key[0] not in keys.TABLES:
@@ -222,6 +228,7 @@ def _compare(totals: _Totals, state: State) -> list[str]:
         "references to blobs": (totals.references, totals.counts),
         "noncurrent versions and delete markers": (totals.versions, totals.versions_of_buckets),
         "noncurrent versions by keys": (totals.older, totals.older_of_keys),
+        "settings of buckets": (totals.settings, totals.settings_of_buckets),
         "uploads in progress by buckets": (totals.uploads, totals.uploads_of_buckets),
         "uploads in progress by keys": (totals.uploads, totals.uploads_of_keys),
     }

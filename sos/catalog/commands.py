@@ -36,6 +36,7 @@ from sos.catalog.fields import (
     version_or_none,
 )
 from sos.catalog.model import (
+    BucketSetting,
     Checksum,
     Command,
     CopyObject,
@@ -46,7 +47,9 @@ from sos.catalog.model import (
     DeleteObject,
     DeleteObjects,
     NewBytes,
+    PutBucketSetting,
     PutObject,
+    PutObjectTags,
     RaiseSweepFloor,
     ReportHolders,
     RevokeAccessKey,
@@ -143,6 +146,25 @@ _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
     CreateAccessKey: lambda c: (9, 1, c.access_key, c.secret_key, c.created_ms),
     RevokeAccessKey: lambda c: (10, 1, c.access_key),
     SetVersioning: lambda c: (11, 1, c.access_key, c.bucket, c.versioning.value, c.access_epoch),
+    PutBucketSetting: lambda c: (
+        30,
+        1,
+        c.access_key,
+        c.bucket,
+        c.setting.value,
+        c.document,
+        c.access_epoch,
+    ),
+    PutObjectTags: lambda c: (
+        31,
+        1,
+        c.access_key,
+        c.bucket,
+        c.key,
+        c.tags,
+        c.version,
+        c.access_epoch,
+    ),
     **upload_commands.ENCODERS,
 }
 
@@ -325,6 +347,31 @@ def _set_versioning(fields: list[Any]) -> SetVersioning:
     )
 
 
+def _put_bucket_setting(fields: list[Any]) -> PutBucketSetting:
+    access_key, bucket, setting, document, access_epoch = fields
+    if document is not None and type(document) is not bytes:
+        raise refuse("document")
+    return PutBucketSetting(
+        access_key=access_key_id(access_key),
+        bucket=bucket_name(bucket),
+        setting=BucketSetting(number(setting)),
+        document=document,
+        access_epoch=number(access_epoch),
+    )
+
+
+def _put_object_tags(fields: list[Any]) -> PutObjectTags:
+    access_key, bucket, key, tags, version, access_epoch = fields
+    return PutObjectTags(
+        access_key=access_key_id(access_key),
+        bucket=bucket_name(bucket),
+        key=key_text(key),
+        tags=tags_from(tags),
+        version=version_or_none(version),
+        access_epoch=number(access_epoch),
+    )
+
+
 # Tags: 1-10 of the first level; 11-19 versions, 20-29 multipart, 30-39 settings, tags and forms, 40-49 keys and access.
 _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (1, 1): _create_bucket,
@@ -342,6 +389,8 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (5, 2): _delete_object,
     (6, 2): _delete_objects,
     (11, 1): _set_versioning,
+    (30, 1): _put_bucket_setting,
+    (31, 1): _put_object_tags,
     **upload_commands.DECODERS,
 }
 

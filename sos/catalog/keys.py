@@ -19,7 +19,7 @@ import hashlib
 import struct
 from typing import Final, NamedTuple
 
-from sos.catalog.model import AccessKeyId, BlobId, NodeId, RequestId, UploadId
+from sos.catalog.model import AccessKeyId, BlobId, BucketSetting, NodeId, RequestId, UploadId
 
 PIECE: Final = 400
 POINTER_BYTES: Final = PIECE + 1
@@ -30,9 +30,10 @@ _POINTER_END: Final = b"\x00"
 # 24 bytes: nobody finds two long keys whose nodes collide, also on purpose (2 ** 96 tries).
 NODE_BYTES: Final = 24
 
-# Free: 0x11 settings of buckets, 0x42-0x44 keys and accounts.
+# Free: 0x42-0x44 keys and accounts.
 META: Final = b"\x01" + _SCOPE
 BUCKET: Final = b"\x10" + _SCOPE
+SETTING: Final = b"\x11" + _SCOPE
 OBJECT: Final = b"\x20" + _SCOPE
 OBJECT_DEEP: Final = b"\x21" + _SCOPE
 VERSION: Final = b"\x22" + _SCOPE
@@ -77,6 +78,7 @@ LEVEL_KEY: Final = META + b"level"  # only once it is above the first
 TABLES: Final = {
     META[0]: "meta",
     BUCKET[0]: "buckets",
+    SETTING[0]: "bucket_settings",
     OBJECT[0]: "objects",
     OBJECT_DEEP[0]: "objects_deep",
     VERSION[0]: "versions",
@@ -170,6 +172,10 @@ def seek_key(node: bytes, rest: bytes) -> bytes:
 # --- the other tables -----------------------------------------------------------------------------
 def bucket_key(name: str) -> bytes:
     return BUCKET + name.encode()
+
+
+def setting_key(bucket_id: int, setting: BucketSetting) -> bytes:
+    return SETTING + _U64.pack(bucket_id) + bytes([setting.value])
 
 
 def blob_key(blob: BlobId) -> bytes:

@@ -459,6 +459,29 @@ class SetVersioning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PutBucketSetting:
+    """Set a configuration document of a bucket; ``document is None``: remove it. What it says, the S3 layer knows."""
+
+    access_key: AccessKeyId
+    bucket: str
+    setting: BucketSetting
+    document: bytes | None
+    access_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutObjectTags:
+    """Replace the tags of a version (None: of the current one); it stays the version it is."""
+
+    access_key: AccessKeyId
+    bucket: str
+    key: str
+    tags: tuple[tuple[str, str], ...]
+    version: VersionNumber | None = None
+    access_epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CreateUpload:
     """Begin a multipart upload; its id is made of the position and ``random`` (8 bytes)."""
 
@@ -540,6 +563,8 @@ Command = (
     | CreateAccessKey
     | RevokeAccessKey
     | SetVersioning
+    | PutBucketSetting
+    | PutObjectTags
     | CreateUpload
     | UploadPart
     | CompleteUpload
@@ -611,6 +636,7 @@ class Rejection(Enum):
     COMPLETE_SIZE_MISMATCH = 45  # x-amz-mp-object-size is not the sum of the parts
     COMPLETE_CHECKSUM_MISMATCH = 46  # the checksum of the whole object is another
     OBJECT_TOO_LARGE = 47
+    VERSION_IS_MARKER = 60  # a delete marker has no tags
     SOURCE_IN_PARTS = 48  # its bytes have to be written anew: it was uploaded in parts
 
 

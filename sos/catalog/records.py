@@ -399,6 +399,16 @@ def decode_access_key(access_key: AccessKeyId, row_key: bytes, value: bytes) -> 
     )
 
 
+def encode_setting(document: bytes) -> bytes:
+    """A configuration document of a bucket, opaque here."""
+    return pack((70, 1, document))
+
+
+def decode_setting(row_key: bytes, value: bytes) -> bytes:
+    document: bytes = unseal_fields(row_key, value, 70, 1)[2]
+    return document
+
+
 # --- meta -----------------------------------------------------------------------------------------
 @dataclass(slots=True, kw_only=True)
 class State:

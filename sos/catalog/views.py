@@ -20,6 +20,7 @@ from sos.catalog.model import (
     BlobId,
     BlobRecord,
     BucketRecord,
+    BucketSetting,
     Counters,
     Digests,
     FinishedUpload,
@@ -95,6 +96,10 @@ class RowReader:
     def object(self, bucket_id: int, key: str) -> ObjectRecord | None:
         """The current version of ``key``."""
         return self._row(keys.object_key(bucket_id, key.encode()), records.decode_object)
+
+    def setting(self, bucket_id: int, setting: BucketSetting) -> bytes | None:
+        """A configuration document of a bucket."""
+        return self._row(keys.setting_key(bucket_id, setting), records.decode_setting)
 
     def older_version(self, bucket_id: int, key: str, order: int) -> ObjectRecord | None:
         """The noncurrent version of this order."""

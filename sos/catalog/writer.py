@@ -191,6 +191,13 @@ class RowWriter(RowReader):
         if len(key) > PIECE:
             self._count_pointers(write.bucket_id, key, -1)
 
+    def _put_setting(self, write: writes.PutSetting) -> None:
+        row_key = keys.setting_key(write.bucket_id, write.setting)
+        if write.document is None:
+            self._take(row_key)
+        else:
+            self._replace(row_key, records.encode_setting(write.document))
+
     def _add_version(self, write: writes.AddVersionRow) -> None:
         row_key = keys.version_key(write.bucket_id, write.key.encode(), write.record.order)
         self._add(row_key, records.encode_object(write.record))
@@ -370,6 +377,7 @@ class RowWriter(RowReader):
         writes.RemoveBucket: _remove_bucket,
         writes.PutObjectRow: _write_object,
         writes.RemoveObjectRow: _remove_object,
+        writes.PutSetting: _put_setting,
         writes.AddVersionRow: _add_version,
         writes.RemoveVersionRow: _remove_version,
         writes.AddInline: _add_inline,

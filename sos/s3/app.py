@@ -7,7 +7,7 @@ The order of checks is s3.md 1.0: framing (``connection``), target, authenticati
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sos.catalog.model import AccessKeyId
 from sos.errors import Corruption, OutcomeUnknown, Unavailable
@@ -26,18 +26,19 @@ from sos.s3.head import parse_head, printable
 from sos.s3.refusals import unavailable_error
 from sos.s3.request_body import BodyIdle, ClientGone
 from sos.s3.sending import AnswerSender
-from sos.s3.target import parse_target
+from sos.s3.target import Kind, parse_target
 from sos.s3.wire import render_head
 from sos.s3.xml import render_error
 from sos.service.access import SERVED_INDEX
 from sos.telemetry import log, request_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from sos.clock import Clock, IdSource
     from sos.s3.connection import Connection
     from sos.s3.gate import Gate
+    from sos.s3.head import RequestHead
     from sos.s3.request_body import RequestBody
     from sos.s3.target import S3Settings, Target
     from sos.s3.wire import WireError, WireHead
@@ -61,6 +62,7 @@ class S3App:
         self._clock = clock
         self._gate: Gate | None = None
         self._dispatch: Callable[[Exchange], Awaitable[Response]] | None = None
+        self._cors: CrossOrigin | None = None
         self._settings = settings
         self._ids = RequestIds(ids)
         self._sender = AnswerSender()
@@ -74,10 +76,13 @@ class S3App:
             "sos_s3_request_seconds", "From request head to end of answer.", "operation"
         )
 
-    def open(self, gate: Gate, dispatch: Callable[[Exchange], Awaitable[Response]]) -> None:
+    def open(
+        self, gate: Gate, dispatch: Callable[[Exchange], Awaitable[Response]], cors: CrossOrigin
+    ) -> None:
         """The cluster is formed: admit requests by ``gate`` and run them by ``dispatch``."""
         self._gate = gate
         self._dispatch = dispatch
+        self._cors = cors
 
     # --- what a connection calls ----------------------------------------------------------------
     async def handle(self, wire: WireHead, body: RequestBody, connection: Connection) -> None:
@@ -89,6 +94,8 @@ class S3App:
             SERVED_INDEX.set(0)
             try:
                 response = await self._respond(wire, body, connection, request_id, seen)
+                if seen.cors and wire.method != "OPTIONS":
+                    response = response._replace(headers=[*response.headers, *seen.cors])
                 await self._send(response, wire.method, request_id, connection)
                 status = response.status
             except ClientGone:
@@ -163,6 +170,10 @@ class S3App:
         seen.see(target)
         if self._gate is None or self._dispatch is None:
             raise ServiceUnavailable(message="The cluster is not formed yet.")
+        if "origin" in head.headers and self._cors is not None:
+            seen.cors = await self._cors.cors_headers(head, target)
+            if target.kind is Kind.PREFLIGHT:
+                return await self._cors.preflight(head, target)
         verified = await self._gate.admit(head)
         return await self._dispatch(
             Exchange(
@@ -243,12 +254,23 @@ class S3App:
             )
 
 
+class CrossOrigin(Protocol):
+    """What browsers are told (``handlers.settings.SettingHandlers``)."""
+
+    async def preflight(self, head: RequestHead, target: Target) -> Response: ...
+
+    async def cors_headers(
+        self, head: RequestHead, target: Target
+    ) -> Sequence[tuple[str, str]]: ...
+
+
 class _Seen:
     """What is known about a request so far, for its log line and its error document."""
 
-    __slots__ = ("operation", "resource")
+    __slots__ = ("cors", "operation", "resource")
 
     def __init__(self) -> None:
+        self.cors: Sequence[tuple[str, str]] = ()
         self.operation = "None"
         self.resource = ""
 

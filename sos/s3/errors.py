@@ -401,6 +401,15 @@ class NoSuchVersion(
     """In the answer of DeleteObjects, for an id we never issued."""
 
 
+class InvalidTag(
+    S3Error,
+    status=400,
+    message="The tag provided was not a valid tag.",
+    fields=("TagKey", "TagValue"),
+):
+    """``message`` says what is wrong with it."""
+
+
 class NoSuchUpload(
     S3Error,
     status=404,

@@ -39,6 +39,7 @@ from sos.s3.operations import (
     UploadPartCopy,
 )
 from sos.s3.sigv4 import Payload
+from sos.s3.tagging import parse_tags
 from sos.s3.target import S3Settings, Target
 
 _COMPOSITE_ALGORITHMS: Final = frozenset(
@@ -69,6 +70,7 @@ def parse_create(target: Target, head: RequestHead) -> CreateMultipartUpload:
         headers=parse_stored_headers(headers),
         algorithm=algorithm,
         composite=_is_composite(algorithm, kind),
+        tags=parse_tags(headers),
     )
 
 

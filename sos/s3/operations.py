@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sos.catalog.model import (
+    BucketSetting,
     Checksum,
     ChecksumAlgorithm,
     CopySourceCondition,
@@ -128,6 +129,26 @@ class PutBucketVersioning(BucketOperation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SettingOperation(BucketOperation):
+    setting: BucketSetting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetBucketSetting(SettingOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBucketSetting(SettingOperation):
+    body: BodyPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteBucketSetting(SettingOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteObjects(BucketOperation):
     """Its body goes to ``xml.parse_delete``, once its digests held."""
 
@@ -161,6 +182,7 @@ class PutObject(ObjectOperation):
     headers: StoredHeaders
     condition: WriteCondition
     body: BodyPlan
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +200,7 @@ class CopyObject(ObjectOperation):
     headers: StoredHeaders | None
     algorithm: ChecksumAlgorithm | None
     changes_something: bool
+    tags: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +229,35 @@ class DeleteObject(ObjectOperation):
     version_id: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionOperation(ObjectOperation):
+    version_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetObjectTagging(VersionOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutObjectTagging(VersionOperation):
+    body: BodyPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteObjectTagging(VersionOperation):
+    pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetObjectAttributes(VersionOperation):
+    """``wanted``: names of attributes. ``after``, ``max_parts``: which parts."""
+
+    wanted: frozenset[str]
+    after: int
+    max_parts: int
+
+
 # --- multipart uploads --------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateMultipartUpload(ObjectOperation):
@@ -214,6 +266,7 @@ class CreateMultipartUpload(ObjectOperation):
     headers: StoredHeaders
     algorithm: ChecksumAlgorithm | None
     composite: bool
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +333,13 @@ Operation = (
     | ListObjectsV2
     | ListObjectVersions
     | ListMultipartUploads
+    | GetBucketSetting
+    | PutBucketSetting
+    | DeleteBucketSetting
+    | GetObjectTagging
+    | PutObjectTagging
+    | DeleteObjectTagging
+    | GetObjectAttributes
     | GetBucketVersioning
     | PutBucketVersioning
     | DeleteObjects

@@ -13,6 +13,7 @@ from typing import Final
 from sos.catalog.model import ALWAYS, SOURCE_ALWAYS, WriteCondition
 from sos.limits import KEY_BYTES_MAX, XML_BYTES_MAX, XML_CONFIG_BYTES_MAX
 from sos.s3 import multipart
+from sos.s3.attributes import parse_attributes, parse_parts_page
 from sos.s3.bodies import has_body, plan_document, plan_object
 from sos.s3.checksums import parse_algorithm
 from sos.s3.conditional import (
@@ -53,12 +54,17 @@ from sos.s3.operations import (
     CopySource,
     CreateBucket,
     DeleteBucket,
+    DeleteBucketSetting,
     DeleteObject,
     DeleteObjects,
+    DeleteObjectTagging,
     DeleteSubresource,
     GetBucketLocation,
+    GetBucketSetting,
     GetBucketVersioning,
     GetObject,
+    GetObjectAttributes,
+    GetObjectTagging,
     GetSubresource,
     HeadBucket,
     HeadObject,
@@ -68,18 +74,21 @@ from sos.s3.operations import (
     ListObjectsV2,
     ListObjectVersions,
     Operation,
+    PutBucketSetting,
     PutBucketVersioning,
     PutObject,
+    PutObjectTagging,
 )
 from sos.s3.sigv4 import Payload
-from sos.s3.target import Kind, S3Settings, Target, is_bucket_name
+from sos.s3.tagging import parse_tags
+from sos.s3.target import SETTINGS, Kind, S3Settings, Target, is_bucket_name
 
 # --- what is refused (s3.md 1.5) --------------------------------------------------------------------
 _REFUSED: Final = frozenset(
     {
         *("x-amz-website-redirect-location", "x-amz-write-offset-bytes", "x-amz-if-match-size"),
         *("x-amz-if-match-last-modified-time", "x-amz-mfa", "x-amz-bucket-namespace"),
-        *("x-amz-tagging", "x-amz-bypass-governance-retention"),
+        "x-amz-bypass-governance-retention",
     }
 )
 _REFUSED_PREFIXES: Final = (
@@ -139,6 +148,8 @@ def parse_operation(
 def _parse_other(
     target: Target, head: RequestHead, payload: Payload, settings: S3Settings
 ) -> Operation:
+    if "x-amz-tagging" in head.headers and target.kind is not Kind.CREATE_MULTIPART_UPLOAD:
+        raise FeatureNotImplemented("x-amz-tagging")
     if target.kind in _MULTIPART:
         return _parse_multipart(target, head, payload, settings)
     _refuse_headers(head.headers, _NO_CONDITIONS)
@@ -155,6 +166,21 @@ def _parse_other(
             return DeleteBucket(bucket=bucket, expected_owner=owner)
         case Kind.GET_BUCKET_LOCATION:
             return GetBucketLocation(bucket=bucket, expected_owner=owner)
+        case Kind.GET_BUCKET_SETTING:
+            return GetBucketSetting(
+                bucket=bucket, expected_owner=owner, setting=SETTINGS[target.selector]
+            )
+        case Kind.DELETE_BUCKET_SETTING:
+            return DeleteBucketSetting(
+                bucket=bucket, expected_owner=owner, setting=SETTINGS[target.selector]
+            )
+        case Kind.PUT_BUCKET_SETTING:
+            plan = plan_document(head.headers, payload, settings, XML_CONFIG_BYTES_MAX)
+            return PutBucketSetting(
+                bucket=bucket, expected_owner=owner, setting=SETTINGS[target.selector], body=plan
+            )
+        case kind if kind in _OF_VERSIONS:
+            return _parse_of_version(target, head, payload, settings)
         case Kind.GET_BUCKET_VERSIONING:
             return GetBucketVersioning(bucket=bucket, expected_owner=owner)
         case Kind.PUT_BUCKET_VERSIONING:
@@ -176,6 +202,53 @@ def _parse_other(
             )
         case _:
             return _parse_list(target, params, owner)
+
+
+# --- sub-resources of objects -----------------------------------------------------------------------
+_OF_VERSIONS: Final = frozenset(
+    {
+        Kind.GET_OBJECT_TAGGING,
+        Kind.PUT_OBJECT_TAGGING,
+        Kind.DELETE_OBJECT_TAGGING,
+        Kind.GET_OBJECT_ATTRIBUTES,
+    }
+)
+
+
+def _parse_of_version(
+    target: Target, head: RequestHead, payload: Payload, settings: S3Settings
+) -> Operation:
+    bucket, key = target.bucket, target.key
+    owner = head.headers.get("x-amz-expected-bucket-owner")
+    version_id = _parse_version_id(head.params)
+    match target.kind:
+        case Kind.GET_OBJECT_TAGGING:
+            return GetObjectTagging(
+                bucket=bucket, expected_owner=owner, key=key, version_id=version_id
+            )
+        case Kind.DELETE_OBJECT_TAGGING:
+            return DeleteObjectTagging(
+                bucket=bucket, expected_owner=owner, key=key, version_id=version_id
+            )
+        case Kind.PUT_OBJECT_TAGGING:
+            return PutObjectTagging(
+                bucket=bucket,
+                expected_owner=owner,
+                key=key,
+                version_id=version_id,
+                body=plan_document(head.headers, payload, settings, XML_CONFIG_BYTES_MAX),
+            )
+        case _:
+            after, max_parts = parse_parts_page(head.headers)
+            return GetObjectAttributes(
+                bucket=bucket,
+                expected_owner=owner,
+                key=key,
+                version_id=version_id,
+                wanted=parse_attributes(head.headers),
+                after=after,
+                max_parts=max_parts,
+            )
 
 
 # --- multipart uploads ------------------------------------------------------------------------------
@@ -392,6 +465,7 @@ def _parse_put(
         headers=stored,
         condition=condition,
         body=plan_object(headers, payload, settings),
+        tags=parse_tags(headers),
     )
 
 
@@ -423,7 +497,7 @@ def _parse_copy(
         raise FeatureNotImplemented("x-amz-copy-source-range")
     source = _parse_copy_source(headers["x-amz-copy-source"])
     replaces = _parse_directive(headers, "x-amz-metadata-directive")
-    _parse_directive(headers, "x-amz-tagging-directive")  # there are no tags to keep or replace
+    replaces_tags = _parse_directive(headers, "x-amz-tagging-directive")
     algorithm = headers.get("x-amz-checksum-algorithm")
     names = source_condition_names(headers)
     if not is_bucket_name(source.bucket):
@@ -439,8 +513,10 @@ def _parse_copy(
         condition=condition,
         headers=parse_stored_headers(headers) if replaces else None,
         algorithm=parse_algorithm(algorithm) if algorithm is not None else None,
+        tags=parse_tags(headers) if replaces_tags else None,
         changes_something=(
             replaces
+            or replaces_tags
             or algorithm is not None
             or source.version_id is not None
             or condition.if_match is not None

@@ -22,6 +22,7 @@ from sos.s3.errors import (
     InvalidAccessKeyId,
     InvalidArgument,
     InvalidRequest,
+    MethodNotAllowed,
     NoSuchBucket,
     NoSuchKey,
     NoSuchUpload,
@@ -115,6 +116,8 @@ def s3_error_for(rejection: Rejection, subject: Subject) -> S3Error:
             return InvalidArgument(
                 "versionId", subject.version_id, message="Invalid version id specified"
             )
+        case Rejection.VERSION_IS_MARKER:
+            return MethodNotAllowed("", "DeleteMarker", headers=(("Allow", "DELETE"),))
         case Rejection.NO_SUCH_UPLOAD:
             return NoSuchUpload(subject.upload)
         case Rejection.KEY_CHANGED_DURING_UPLOAD:

@@ -11,10 +11,8 @@ from sos.s3.errors import (
     InvalidRequest,
     NoSuchBucketPolicy,
     NoSuchConfiguration,
-    NoSuchCORSConfiguration,
     NoSuchLifecycleConfiguration,
     NoSuchPublicAccessBlockConfiguration,
-    NoSuchTagSet,
     NoSuchWebsiteConfiguration,
     ObjectLockConfigurationNotFoundError,
     OwnershipControlsNotFoundError,
@@ -37,7 +35,6 @@ _EMPTY_LISTS: Final = {
     "intelligent-tiering": "ListBucketIntelligentTieringConfigurationsOutput",
 }
 _NOT_FOUND: Final[dict[str, type[S3Error]]] = {
-    "cors": NoSuchCORSConfiguration,
     "encryption": ServerSideEncryptionConfigurationNotFoundError,
     "lifecycle": NoSuchLifecycleConfiguration,
     "object-lock": ObjectLockConfigurationNotFoundError,
@@ -46,7 +43,6 @@ _NOT_FOUND: Final[dict[str, type[S3Error]]] = {
     "policyStatus": NoSuchBucketPolicy,
     "publicAccessBlock": NoSuchPublicAccessBlockConfiguration,
     "replication": ReplicationConfigurationNotFoundError,
-    "tagging": NoSuchTagSet,
     "website": NoSuchWebsiteConfiguration,
 }
 _SCHEMA_INSTANCE: Final = "http://www.w3.org/2001/XMLSchema-instance"
@@ -58,8 +54,6 @@ def render_subresource(operation: GetSubresource, *, owner_id: str) -> bytes:
     if selector == "acl":
         return _render_acl(owner_id)
     if operation.key:
-        if selector == "tagging":
-            return document("Tagging", "<TagSet></TagSet>")
         assert selector in ("retention", "legal-hold"), selector
         raise InvalidRequest(message="Bucket is missing Object Lock Configuration")
     if selector in _EMPTY_ROOTS:

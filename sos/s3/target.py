@@ -11,9 +11,9 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from sos.catalog.model import BucketSetting
 from sos.limits import KEY_BYTES_MAX
 from sos.s3.errors import (
-    AccessForbidden,
     BadRequest,
     FeatureNotImplemented,
     InvalidArgument,
@@ -21,7 +21,6 @@ from sos.s3.errors import (
     KeyTooLongError,
     MethodNotAllowed,
     PreconditionFailed,
-    S3Error,
 )
 from sos.s3.head import RequestHead, percent_decode
 
@@ -47,6 +46,14 @@ class Kind(Enum):
     LIST_OBJECTS = "ListObjects"
     LIST_OBJECTS_V2 = "ListObjectsV2"
     LIST_OBJECT_VERSIONS = "ListObjectVersions"
+    GET_BUCKET_SETTING = "GetBucketSetting"
+    PUT_BUCKET_SETTING = "PutBucketSetting"
+    DELETE_BUCKET_SETTING = "DeleteBucketSetting"
+    GET_OBJECT_TAGGING = "GetObjectTagging"
+    PUT_OBJECT_TAGGING = "PutObjectTagging"
+    DELETE_OBJECT_TAGGING = "DeleteObjectTagging"
+    GET_OBJECT_ATTRIBUTES = "GetObjectAttributes"
+    PREFLIGHT = "Preflight"  # OPTIONS: without authentication
     GET_BUCKET_VERSIONING = "GetBucketVersioning"
     PUT_BUCKET_VERSIONING = "PutBucketVersioning"
     LIST_MULTIPART_UPLOADS = "ListMultipartUploads"
@@ -89,13 +96,13 @@ class Target(NamedTuple):
 # Selectors whose GET has a truthful answer (s3.md 1.4), on the resource named here.
 TRUTHFUL_ON_BUCKETS: Final = frozenset(
     {
-        *("accelerate", "acl", "analytics", "cors", "encryption", "intelligent-tiering"),
+        *("accelerate", "acl", "analytics", "encryption", "intelligent-tiering"),
         *("inventory", "lifecycle", "logging", "metrics", "notification", "object-lock"),
         *("ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication"),
-        *("requestPayment", "tagging", "website"),
+        *("requestPayment", "website"),
     }
 )
-TRUTHFUL_ON_OBJECTS: Final = frozenset({"acl", "tagging", "retention", "legal-hold"})
+TRUTHFUL_ON_OBJECTS: Final = frozenset({"acl", "retention", "legal-hold"})
 # Refused with any method: features of later waves, and the rest of the AWS model.
 REFUSED_ON_BUCKETS: Final = frozenset(
     {
@@ -105,12 +112,29 @@ REFUSED_ON_BUCKETS: Final = frozenset(
 )
 REFUSED_ON_OBJECTS: Final = frozenset(
     {
-        *("attributes", "annotation", "encryption", "renameObject", "restore"),
+        *("annotation", "encryption", "renameObject", "restore"),
         *("select", "torrent"),
     }
 )
-_OWN_ON_BUCKETS: Final = frozenset({"delete", "location", "uploads", "versioning", "versions"})
-_OBJECT_SELECTORS: Final = TRUTHFUL_ON_OBJECTS | REFUSED_ON_OBJECTS | {"uploadId"}
+_OWN_ON_BUCKETS: Final = frozenset(
+    {"cors", "delete", "location", "tagging", "uploads", "versioning", "versions"}
+)
+_OBJECT_SELECTORS: Final = (
+    TRUTHFUL_ON_OBJECTS | REFUSED_ON_OBJECTS | {"uploadId", "tagging", "attributes"}
+)
+# Configuration documents that can be set; the S3 layer has their forms (``handlers/settings``).
+SETTINGS: Final = {"tagging": BucketSetting.TAGGING, "cors": BucketSetting.CORS}
+_OF_SETTING: Final = {
+    "GET": Kind.GET_BUCKET_SETTING,
+    "PUT": Kind.PUT_BUCKET_SETTING,
+    "DELETE": Kind.DELETE_BUCKET_SETTING,
+}
+_OF_OBJECT: Final = {
+    ("GET", "tagging"): Kind.GET_OBJECT_TAGGING,
+    ("PUT", "tagging"): Kind.PUT_OBJECT_TAGGING,
+    ("DELETE", "tagging"): Kind.DELETE_OBJECT_TAGGING,
+    ("GET", "attributes"): Kind.GET_OBJECT_ATTRIBUTES,
+}
 _CONFIGURED: Final = {
     ("GET", "versioning"): Kind.GET_BUCKET_VERSIONING,
     ("PUT", "versioning"): Kind.PUT_BUCKET_VERSIONING,
@@ -168,7 +192,7 @@ def parse_target(head: RequestHead, settings: S3Settings) -> Target:
     """Name the operation (s3.md 1.0, step 2).
 
     Raises: InvalidURI, KeyTooLongError, InvalidBucketName, InvalidArgument (two selectors), MethodNotAllowed,
-    PreconditionFailed and NotImplemented (POST on a bucket), AccessForbidden and BadRequest (OPTIONS).
+    PreconditionFailed and NotImplemented (POST on a bucket), BadRequest (OPTIONS without an origin).
     """
     bucket, key = _split_path(head, settings)
     if key and len(key) * 4 > KEY_BYTES_MAX:
@@ -177,7 +201,9 @@ def parse_target(head: RequestHead, settings: S3Settings) -> Target:
             raise KeyTooLongError(str(size_bytes), str(KEY_BYTES_MAX))
     resource = Resource.OBJECT if key else Resource.BUCKET if bucket else Resource.SERVICE
     if head.method == "OPTIONS":
-        raise _preflight(head, resource)
+        if "origin" not in head.headers:
+            raise BadRequest(message="Insufficient information. Origin request header needed.")
+        return Target(kind=Kind.PREFLIGHT, resource=resource, bucket=bucket, key=key)
     selector = _selector(head) if head.params else ""
     if resource is Resource.SERVICE:
         if head.method != "GET":
@@ -278,12 +304,16 @@ def _select_kind(method: str, resource: Resource, selector: str) -> Kind:
             return Kind.LIST_MULTIPART_UPLOADS
         if (method, selector) in _CONFIGURED:
             return _CONFIGURED[method, selector]
+        if selector in SETTINGS and method in _OF_SETTING:
+            return _OF_SETTING[method]
         truthful = selector in TRUTHFUL_ON_BUCKETS
     else:
         if selector == "uploadId":
             return _OF_UPLOAD[method]
         if selector == "uploads":  # POST: with another method it was answered for the bucket
             return Kind.CREATE_MULTIPART_UPLOAD
+        if (method, selector) in _OF_OBJECT:
+            return _OF_OBJECT[method, selector]
         truthful = selector in TRUTHFUL_ON_OBJECTS
     if truthful and method == "GET":
         return Kind.GET_SUBRESOURCE
@@ -296,10 +326,3 @@ def _only(allowed: str, method: str, resource: Resource, kind: Kind) -> Kind:
     if method != allowed:
         raise not_allowed(method, resource, allowed)
     return kind
-
-
-def _preflight(head: RequestHead, resource: Resource) -> S3Error:
-    """OPTIONS needs no authentication; no bucket has a CORS configuration yet (s3.md 2.6)."""
-    if "origin" not in head.headers:
-        return BadRequest()
-    return AccessForbidden(head.headers.get("access-control-request-method", ""), resource.value)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sos.catalog.model import CreateBucket, DeleteBucket, Rejection, SetVersioning
+from sos.catalog.model import (
+    CreateBucket,
+    DeleteBucket,
+    PutBucketSetting,
+    Rejection,
+    SetVersioning,
+)
 
 if TYPE_CHECKING:
     from sos.catalog.model import (
         AccessKeyId,
         BucketRecord,
+        BucketSetting,
         KeyPage,
         Result,
         Versioning,
@@ -66,6 +73,41 @@ class BucketService:
         return await self._access.propose(
             SetVersioning(access_key=access_key, bucket=bucket, versioning=versioning)
         )
+
+    async def put_setting(
+        self, access_key: AccessKeyId, bucket: str, setting: BucketSetting, document: bytes | None
+    ) -> Result:
+        """Set (None: remove) a configuration document, or the rejection."""
+        return await self._access.propose(
+            PutBucketSetting(
+                access_key=access_key, bucket=bucket, setting=setting, document=document
+            )
+        )
+
+    async def find_setting(
+        self, access_key: AccessKeyId, bucket: str, setting: BucketSetting
+    ) -> bytes | Rejection | None:
+        """A configuration document; None: not configured."""
+
+        def query(view: View) -> bytes | Rejection | None:
+            if not self._access.lookups.may_ask(view, access_key):
+                return Rejection.INVALID_ACCESS_KEY
+            return self._setting(view, bucket, setting)
+
+        return await self._access.read(query)
+
+    async def find_setting_of(self, bucket: str, setting: BucketSetting) -> bytes | None:
+        """As ``find_setting``, whoever asks; None also for a bucket that is not there."""
+        found = await self._access.read(lambda view: self._setting(view, bucket, setting))
+        return None if isinstance(found, Rejection) else found
+
+    def _setting(self, view: View, bucket: str, setting: BucketSetting) -> bytes | Rejection | None:
+        record = self._access.lookups.bucket(view, bucket)
+        if record is None:
+            return Rejection.NO_SUCH_BUCKET
+        if not record.configured >> setting.value & 1:
+            return None
+        return view.setting(record.bucket_id, setting)
 
     async def list_versions(
         self,

@@ -82,6 +82,7 @@ class UploadService:
                 headers=request.headers,
                 algorithm=request.algorithm,
                 composite=request.composite,
+                tags=request.tags,
             )
         )
 

@@ -16,6 +16,7 @@ from sos.catalog.model import (
     DeleteObjects,
     NewBytes,
     PutObject,
+    PutObjectTags,
     Rejection,
     Versioning,
     WriteCondition,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Checksum,
         DeleteEntry,
         ObjectRecord,
+        PartRecord,
         Result,
         UploadId,
     )
@@ -156,8 +158,28 @@ class ObjectService:
                 checksum=digests.checksum,
                 headers=request.headers,
                 condition=request.condition,
+                tags=request.tags,
             )
         )
+
+    async def put_tags(self, target: Target, tags: tuple[tuple[str, str], ...]) -> Result:
+        """Replace the tags of the version that the target names; ``Stored``, or the rejection."""
+        return await self._access.propose(
+            PutObjectTags(
+                access_key=target.access_key,
+                bucket=target.bucket,
+                key=target.key,
+                tags=tags,
+                version=target.version,
+            )
+        )
+
+    async def list_parts(self, found: Found, *, after: int, limit: int) -> list[PartRecord]:
+        """Up to ``limit`` parts of an object with numbers above ``after``; none of one that has no parts, or is gone."""
+        manifest = found.record.manifest
+        if manifest is None:
+            return []
+        return self._access.peek(lambda view: [*view.parts(manifest, after, limit).values()])
 
     async def delete(self, target: Target, condition: WriteCondition) -> Result:
         """Delete the key, or the version that the target names; an absent one is a success."""
@@ -271,6 +293,7 @@ class ObjectService:
                 source_condition=request.source_condition,
                 condition=request.condition,
                 changes_something=request.changes_something,
+                tags=request.tags,
                 new=new,
             )
         )

@@ -39,6 +39,7 @@ class PutRequest(NamedTuple):
     target: Target
     headers: StoredHeaders
     condition: WriteCondition = ALWAYS
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class CopyRequest:
     condition: WriteCondition = ALWAYS
     changes_something: bool = False  # whether a copy onto itself is legal
     algorithm: ChecksumAlgorithm | None = None
+    tags: tuple[tuple[str, str], ...] | None = None  # None: the source's
 
 
 class CreateUploadRequest(NamedTuple):
@@ -61,6 +63,7 @@ class CreateUploadRequest(NamedTuple):
     headers: StoredHeaders
     algorithm: ChecksumAlgorithm | None
     composite: bool
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 class PartCopyRequest(NamedTuple):

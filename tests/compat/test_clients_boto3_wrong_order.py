@@ -141,7 +141,6 @@ def test_presigned_urls_of_odd_keys(site: Site, s3: Turns, bucket: str) -> None:
     ("call", "named"),
     [
         (lambda s3, b: s3.put_bucket_policy(Bucket=b, Policy="{}"), "PUT ?policy"),
-        (lambda s3, b: s3.put_object(Bucket=b, Key="k", Tagging="a=b"), "x-amz-tagging"),
         (lambda s3, b: s3.put_object(Bucket=b, Key="k", ACL="public-read"), "x-amz-acl"),
         (
             lambda s3, b: s3.put_object(Bucket=b, Key="k", ServerSideEncryption="AES256"),

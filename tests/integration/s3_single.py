@@ -310,7 +310,7 @@ class _Parts:
         )
         if self._is_open:
             gate = Gate(access, region=self._settings.region, clock=clock)
-            app.open(gate, handlers.dispatch)
+            app.open(gate, handlers.dispatch, handlers.settings)
         self._server = HttpServer(app)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -12,6 +12,7 @@ from sos.catalog.model import (
     BlobBody,
     BlobId,
     Body,
+    BucketSetting,
     Checksum,
     ChecksumAlgorithm,
     Command,
@@ -38,7 +39,9 @@ from sos.catalog.model import (
     Operation,
     PartFault,
     PartRefused,
+    PutBucketSetting,
     PutObject,
+    PutObjectTags,
     RaiseSweepFloor,
     Rejection,
     ReportHolders,
@@ -248,6 +251,21 @@ SECOND_COMMANDS: dict[str, Command] = {
     "delete_2": replace(delete("key"), modified_ms=5, version=NULL_VERSION, access_epoch=1 << 16),
     "set_versioning": SetVersioning(
         access_key=ROOT, bucket="bucket", versioning=Versioning.SUSPENDED, access_epoch=3
+    ),
+    "put_bucket_setting": PutBucketSetting(
+        access_key=ROOT,
+        bucket="bucket",
+        setting=BucketSetting.CORS,
+        document=b"rules",
+        access_epoch=3,
+    ),
+    "put_object_tags": PutObjectTags(
+        access_key=ROOT,
+        bucket="bucket",
+        key="k",
+        tags=(("a", "1"),),
+        version=VersionNumber(5),
+        access_epoch=3,
     ),
     "create_upload": CreateUpload(
         access_key=ROOT,

@@ -166,6 +166,18 @@ CASES: dict[str, Case] = {
         lambda row_key, value: records.decode_access_key(AccessKeyId("KEY"), row_key, value),
         KEY_OF_TWO,
     ),
+    "setting": (
+        keys.setting_key(4 << 16, BucketSetting.CORS),
+        records.encode_setting(b"rules"),
+        records.decode_setting,
+        b"rules",
+    ),
+    "version": (
+        keys.version_key(4 << 16, b"key", 7 << 16 | 1),
+        records.encode_object(replace(OBJECT_OF_TWO, is_marker=False)),
+        records.decode_object,
+        replace(OBJECT_OF_TWO, is_marker=False),
+    ),
     "upload": (
         keys.upload_key(UPLOAD.upload),
         upload_records.encode_upload(UPLOAD),

@@ -157,7 +157,6 @@ def test_plain_chunked_is_superset() -> None:
         ({"x-amz-if-match-last-modified-time": "x"}, 501, "NotImplemented"),
         ({"x-amz-mfa": "1 2"}, 501, "NotImplemented"),
         ({"x-amz-grant-read": "id=1"}, 501, "NotImplemented"),
-        ({"x-amz-tagging": "a=b"}, 501, "NotImplemented"),
         ({"x-amz-object-lock-mode": "GOVERNANCE"}, 501, "NotImplemented"),
         ({"x-amz-bypass-governance-retention": "true"}, 501, "NotImplemented"),
         ({"x-amz-acl": "public-read"}, 501, "NotImplemented"),
@@ -484,9 +483,9 @@ def test_subresources() -> None:
     get = find_operation("GET", "/buk?inventory&id=x")
     assert isinstance(get, GetSubresource)
     assert (get.key, get.selector, get.configuration_id) == ("", "inventory", "x")
-    delete = find_operation("DELETE", "/buk/k?tagging")
+    delete = find_operation("DELETE", "/buk/k?retention")
     assert isinstance(delete, DeleteSubresource)
-    assert (delete.key, delete.selector) == ("k", "tagging")
+    assert (delete.key, delete.selector) == ("k", "retention")
     error = refusal(find_operation, "PUT", "/buk?policy", SIZE)
     assert (error.status, error.code) == (501, "NotImplemented")
     assert error.fields[0] == ("Header", "policy")

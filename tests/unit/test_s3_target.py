@@ -6,7 +6,6 @@ import pytest
 
 from sos.limits import HEADER_BYTES_MAX, KEY_BYTES_MAX
 from sos.s3.errors import (
-    AccessForbidden,
     FeatureNotImplemented,
     InvalidArgument,
     InvalidBucketName,
@@ -174,7 +173,8 @@ def test_virtual_host_style(host: str, bucket: str) -> None:
         ("GET", "/b/k?location", Kind.GET_BUCKET_LOCATION),
         ("GET", "/b/k?versioning", Kind.GET_BUCKET_VERSIONING),
         ("PUT", "/b?versioning", Kind.PUT_BUCKET_VERSIONING),
-        ("GET", "/b/k?cors", Kind.GET_SUBRESOURCE),
+        ("GET", "/b/k?cors", Kind.GET_BUCKET_SETTING),
+        ("PUT", "/b?tagging", Kind.PUT_BUCKET_SETTING),
         # later waves
         ("POST", "/b/k?uploads", Kind.CREATE_MULTIPART_UPLOAD),
         ("PUT", "/b/k?partNumber=1&uploadId=u", Kind.UPLOAD_PART),
@@ -183,8 +183,8 @@ def test_virtual_host_style(host: str, bucket: str) -> None:
         ("DELETE", "/b/k?uploadId=u", Kind.ABORT_MULTIPART_UPLOAD),
         ("POST", "/b?uploadId=u", Kind.UNSUPPORTED),
         ("PUT", "/b?uploads", Kind.UNSUPPORTED),
-        ("GET", "/b/k?attributes", Kind.UNSUPPORTED),
-        ("PUT", "/b/k?tagging", Kind.UNSUPPORTED),
+        ("GET", "/b/k?attributes", Kind.GET_OBJECT_ATTRIBUTES),
+        ("PUT", "/b/k?tagging", Kind.PUT_OBJECT_TAGGING),
         ("POST", "/b/k?select&select-type=2", Kind.UNSUPPORTED),
         ("PUT", "/b?versions", Kind.UNSUPPORTED),
     ],
@@ -294,15 +294,9 @@ def test_post_on_a_bucket() -> None:
 
 
 def test_preflight() -> None:
-    """2.6: OPTIONS needs no authentication; before CORS 403 AccessForbidden, without Origin 400 (section 11)."""
-    error = refusal(
-        find_target,
-        "OPTIONS",
-        "/b/k",
-        {"origin": "http://o", "access-control-request-method": "PUT"},
-    )
-    assert isinstance(error, AccessForbidden)
-    assert error.fields == (("Method", "PUT"), ("ResourceType", "OBJECT"))
+    """2.6: OPTIONS needs no authentication, but an Origin (section 11)."""
+    target = find_target("OPTIONS", "/b/k", {"origin": "http://o"})
+    assert (target.kind, target.bucket, target.key) == (Kind.PREFLIGHT, "b", "k")
     assert refusal(find_target, "OPTIONS", "*").code == "BadRequest"
 
 

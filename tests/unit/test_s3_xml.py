@@ -412,7 +412,6 @@ TRUTH: dict[str, tuple[int, str]] = {  # s3.md 1.4
     "accelerate": (200, "AccelerateConfiguration"),
     "acl": (200, "AccessControlPolicy"),
     "analytics": (200, "ListBucketAnalyticsConfigurationResult"),
-    "cors": (404, "NoSuchCORSConfiguration"),
     "encryption": (404, "ServerSideEncryptionConfigurationNotFoundError"),
     "intelligent-tiering": (200, "ListBucketIntelligentTieringConfigurationsOutput"),
     "inventory": (200, "ListInventoryConfigurationsResult"),
@@ -427,7 +426,6 @@ TRUTH: dict[str, tuple[int, str]] = {  # s3.md 1.4
     "publicAccessBlock": (404, "NoSuchPublicAccessBlockConfiguration"),
     "replication": (404, "ReplicationConfigurationNotFoundError"),
     "requestPayment": (200, "RequestPaymentConfiguration"),
-    "tagging": (404, "NoSuchTagSet"),
     "website": (404, "NoSuchWebsiteConfiguration"),
 }
 
@@ -463,7 +461,6 @@ def test_contents_of_the_truth() -> None:
         {"Grantee": {"ID": OWNER, "Type": "CanonicalUser"}, "Permission": "FULL_CONTROL"}
     ]
     assert fetch("GetBucketRequestPayment", "/buk?requestPayment") == {"Payer": "BucketOwner"}
-    assert fetch("GetObjectTagging", "/buk/k?tagging") == {"TagSet": []}
     assert fetch("ListBucketInventoryConfigurations", "/buk?inventory") == {"IsTruncated": False}
 
 

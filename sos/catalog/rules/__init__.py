@@ -23,7 +23,9 @@ from sos.catalog.model import (
     DeleteObject,
     DeleteObjects,
     Position,
+    PutBucketSetting,
     PutObject,
+    PutObjectTags,
     RaiseSweepFloor,
     ReportHolders,
     RevokeAccessKey,
@@ -34,6 +36,7 @@ from sos.catalog.rules.blob import decide_raise_sweep_floor, decide_report_holde
 from sos.catalog.rules.bucket import (
     decide_create_bucket,
     decide_delete_bucket,
+    decide_put_bucket_setting,
     decide_set_versioning,
 )
 from sos.catalog.rules.key import decide_create_access_key, decide_revoke_access_key
@@ -42,6 +45,7 @@ from sos.catalog.rules.object import (
     decide_delete_object,
     decide_delete_objects,
     decide_put_object,
+    decide_put_object_tags,
 )
 from sos.catalog.rules.upload import (
     decide_abort_upload,
@@ -66,6 +70,8 @@ _RULES: Final[dict[type, Callable[[CatalogView, Any, Position], Decision]]] = {
     CreateAccessKey: decide_create_access_key,
     RevokeAccessKey: decide_revoke_access_key,
     SetVersioning: decide_set_versioning,
+    PutBucketSetting: decide_put_bucket_setting,
+    PutObjectTags: decide_put_object_tags,
     CreateUpload: decide_create_upload,
     UploadPart: decide_upload_part,
     CompleteUpload: decide_complete_upload,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from sos.catalog.model import (
     AccessKeyId,
     BucketRecord,
+    BucketSetting,
     CreateBucket,
     DeleteBucket,
     Done,
     Position,
+    PutBucketSetting,
     Rejection,
     SetVersioning,
 )
@@ -21,6 +23,7 @@ from sos.catalog.rules.view import (
     Decision,
     DropUploads,
     PutBucket,
+    PutSetting,
     RemoveBucket,
     Write,
 )
@@ -77,6 +80,11 @@ def decide_delete_bucket(view: CatalogView, command: DeleteBucket, position: Pos
     if bucket.object_count or bucket.version_count:
         return Decision(Rejection.BUCKET_NOT_EMPTY)
     writes: list[Write] = [RemoveBucket(command.bucket)]
+    writes.extend(
+        PutSetting(bucket.bucket_id, setting, None)
+        for setting in BucketSetting
+        if bucket.configured >> setting.value & 1
+    )
     if bucket.upload_count:
         writes.append(DropUploads(bucket.bucket_id))
     return Decision(Done(), writes)
@@ -92,6 +100,36 @@ def decide_set_versioning(
     if bucket.versioning is command.versioning:
         return Decision(Done())
     return Decision(Done(), [PutBucket(replace(bucket, versioning=command.versioning))])
+
+
+# Who may do what depends on these: a request that was judged before one of them changed is judged again.
+_ACCESS_SETTINGS: Final = frozenset(
+    {
+        BucketSetting.POLICY,
+        BucketSetting.ACL,
+        BucketSetting.OWNERSHIP,
+        BucketSetting.PUBLIC_ACCESS_BLOCK,
+    }
+)
+
+
+def decide_put_bucket_setting(
+    view: CatalogView, command: PutBucketSetting, position: Position
+) -> Decision:
+    """Set or remove a configuration document; removing one that is not there changes nothing."""
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
+    setting, document = command.setting, command.document
+    bit = 1 << setting.value
+    existed = bool(bucket.configured & bit)
+    if document is None and not existed:
+        return Decision(Done(existed=False))
+    configured = bucket.configured & ~bit if document is None else bucket.configured | bit
+    epoch = position.number if setting in _ACCESS_SETTINGS else bucket.access_epoch
+    changed = replace(bucket, configured=configured, access_epoch=epoch)
+    writes: list[Write] = [PutSetting(bucket.bucket_id, setting, document), PutBucket(changed)]
+    return Decision(Done(existed=existed), writes)
 
 
 def recounted(

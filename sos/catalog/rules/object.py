@@ -23,6 +23,7 @@ from sos.catalog.model import (
     ObjectRecord,
     Position,
     PutObject,
+    PutObjectTags,
     Rejection,
     Versioning,
     VersionNumber,
@@ -164,6 +165,32 @@ def _copy_source(
     if command.expect_commit_index not in (None, source.commit_index):
         return Rejection.SOURCE_CHANGED
     return bucket, source
+
+
+def decide_put_object_tags(
+    view: CatalogView, command: PutObjectTags, position: Position
+) -> Decision:
+    """Other tags for a version that stays as it is (S3 API: PutObjectTagging)."""
+    bucket = admitted(view, command)
+    if isinstance(bucket, Rejection):
+        return Decision(bucket)
+    change = BucketChange(view, bucket, position)
+    record = change.current(command.key)
+    if record is None:
+        return Decision(Rejection.NO_SUCH_KEY)
+    if command.version is not None and command.version != record.version:
+        if bucket.versioning is Versioning.NEVER:
+            return Decision(Rejection.BUCKET_NEVER_VERSIONED)
+        record = view.version(bucket.bucket_id, command.key, command.version)
+        if record is None:
+            return Decision(Rejection.NO_SUCH_VERSION)
+    if record.is_marker:
+        if command.version is None:
+            return Decision(Rejection.NO_SUCH_KEY)
+        return Decision(Rejection.VERSION_IS_MARKER)
+    record = replace(record, tags=command.tags)
+    change.revise(command.key, record)
+    return Decision(stored(bucket, record), change.writes())
 
 
 def decide_delete_object(view: CatalogView, command: DeleteObject, position: Position) -> Decision:

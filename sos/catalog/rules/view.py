@@ -16,6 +16,7 @@ from sos.catalog.model import (
     BlobId,
     BlobRecord,
     BucketRecord,
+    BucketSetting,
     FinishedUpload,
     Manifest,
     Member,
@@ -107,6 +108,15 @@ class PutObjectRow:
 class RemoveObjectRow:
     bucket_id: int
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutSetting:
+    """A configuration document of a bucket; None removes it."""
+
+    bucket_id: int
+    setting: BucketSetting
+    document: bytes | None
 
 
 @value(kw_only=False)
@@ -243,6 +253,7 @@ class PutAccessKey:
 
 Write = (
     PutBucket
+    | PutSetting
     | AddVersionRow
     | RemoveVersionRow
     | AddUpload

@@ -10,6 +10,7 @@ from sos.s3.handlers.common import Cluster, OwnerCheck
 from sos.s3.handlers.listing import ListingHandlers
 from sos.s3.handlers.multipart import MultipartHandlers
 from sos.s3.handlers.object import ObjectHandlers
+from sos.s3.handlers.settings import SettingHandlers
 from sos.s3.parsing import parse_operation
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Handlers:
         self._buckets = BucketHandlers(buckets, objects, owners, cluster, settings)
         self._listings = ListingHandlers(buckets, owners, cluster, settings)
         self._objects = ObjectHandlers(objects, owners, cluster, clock, executor)
+        self.settings = SettingHandlers(buckets, owners)
         self._multipart = MultipartHandlers(uploads, owners, cluster, settings, executor)
 
     def dispatch(self, exchange: Exchange) -> Coroutine[Any, Any, Response]:
@@ -110,6 +112,20 @@ class Handlers:
                 return self._buckets.delete_bucket(exchange, operation)
             case ops.GetBucketLocation():
                 return self._buckets.get_bucket_location(exchange, operation)
+            case ops.GetObjectTagging():
+                return self._objects.get_tagging(exchange, operation)
+            case ops.PutObjectTagging():
+                return self._objects.put_tagging(exchange, operation)
+            case ops.DeleteObjectTagging():
+                return self._objects.delete_tagging(exchange, operation)
+            case ops.GetObjectAttributes():
+                return self._objects.get_attributes(exchange, operation)
+            case ops.GetBucketSetting():
+                return self.settings.get(exchange, operation)
+            case ops.PutBucketSetting():
+                return self.settings.put(exchange, operation)
+            case ops.DeleteBucketSetting():
+                return self.settings.delete(exchange, operation)
             case ops.GetBucketVersioning():
                 return self._buckets.get_versioning(exchange, operation)
             case ops.PutBucketVersioning():
@@ -132,6 +148,13 @@ _BucketOperation = (
     | ops.ListObjectsV2
     | ops.ListObjectVersions
     | ops.ListMultipartUploads
+    | ops.GetObjectTagging
+    | ops.PutObjectTagging
+    | ops.DeleteObjectTagging
+    | ops.GetObjectAttributes
+    | ops.GetBucketSetting
+    | ops.PutBucketSetting
+    | ops.DeleteBucketSetting
     | ops.GetBucketVersioning
     | ops.PutBucketVersioning
     | ops.GetSubresource

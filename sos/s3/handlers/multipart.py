@@ -90,6 +90,7 @@ class MultipartHandlers:
                 headers=operation.headers,
                 algorithm=operation.algorithm,
                 composite=operation.composite,
+                tags=operation.tags,
             )
         )
         if not isinstance(result, UploadCreated):

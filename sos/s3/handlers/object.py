@@ -14,6 +14,7 @@ from sos.catalog.model import (
     StoredHeaders,
 )
 from sos.errors import Corruption
+from sos.s3.attributes import render_attributes
 from sos.s3.body import Upload, read_document
 from sos.s3.checksums import checksum_header, checksum_headers
 from sos.s3.conditional import Full, NotModified, evaluate_read
@@ -23,6 +24,7 @@ from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
 from sos.s3.metadata import DEFAULT_CONTENT_TYPE, META_PREFIX
 from sos.s3.refusals import Subject, s3_error_for
+from sos.s3.tagging import OBJECT_TAGS_MAX, parse_tagging, render_tagging
 from sos.s3.xml import parse_delete, render_copy_result, render_delete_result
 from sos.service.requests import CopyRequest, PutRequest, Target
 
@@ -38,11 +40,17 @@ if TYPE_CHECKING:
         CopyObject,
         DeleteObject,
         DeleteObjects,
+        DeleteObjectTagging,
         GetObject,
+        GetObjectAttributes,
+        GetObjectTagging,
         HeadObject,
         PutObject,
+        PutObjectTagging,
         ReadOperation,
+        VersionOperation,
     )
+    from sos.s3.tagging import Tags
     from sos.service.objects import ObjectService
     from sos.service.requests import Found
 
@@ -85,7 +93,10 @@ class ObjectHandlers:
             raise rejected(refusal, exchange, operation.bucket, operation.key)
         upload = Upload(exchange, operation.body, self._executor)
         request = PutRequest(
-            target=target, headers=operation.headers, condition=operation.condition
+            target=target,
+            headers=operation.headers,
+            condition=operation.condition,
+            tags=operation.tags,
         )
         result = await self._objects.put(request, upload)
         if not isinstance(result, Stored):
@@ -114,6 +125,7 @@ class ObjectHandlers:
                 condition=operation.condition,
                 changes_something=operation.changes_something,
                 algorithm=operation.algorithm,
+                tags=operation.tags,
             )
         )
         if isinstance(result, Rejection):
@@ -246,8 +258,73 @@ class ObjectHandlers:
             raise self._marker_error(exchange, operation, found.record)
         return found
 
+    # --- tags and attributes ------------------------------------------------------------------
+    async def get_tagging(self, exchange: Exchange, operation: GetObjectTagging) -> Response:
+        """GetObjectTagging (S3 API). An empty set for an object without tags."""
+        found = await self._find_version(exchange, operation)
+        return xml_response(render_tagging(found.record.tags), self._version_headers(found))
+
+    async def put_tagging(self, exchange: Exchange, operation: PutObjectTagging) -> Response:
+        """PutObjectTagging (S3 API). 200."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        tags = parse_tagging(await read_document(exchange, operation.body), OBJECT_TAGS_MAX)
+        return await self._put_tags(exchange, operation, tags, 200)
+
+    async def delete_tagging(self, exchange: Exchange, operation: DeleteObjectTagging) -> Response:
+        """DeleteObjectTagging (S3 API). 204."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        return await self._put_tags(exchange, operation, (), 204)
+
+    async def _put_tags(
+        self, exchange: Exchange, operation: VersionOperation, tags: Tags, status: int
+    ) -> Response:
+        version = self._version(operation.version_id)
+        target = _target(exchange, operation.bucket, operation.key, version)
+        result = await self._objects.put_tags(target, tags)
+        if not isinstance(result, Stored):
+            raise _unexpected(
+                result, exchange, operation.bucket, operation.key, operation.version_id
+            )
+        if result.version is None:
+            return Response(status=status)
+        return Response(status=status, headers=[self._version_header(result.version)])
+
+    async def get_attributes(self, exchange: Exchange, operation: GetObjectAttributes) -> Response:
+        """GetObjectAttributes (S3 API)."""
+        found = await self._find_version(exchange, operation)
+        record = found.record
+        parts = await self._objects.list_parts(
+            found, after=operation.after, limit=operation.max_parts + 1
+        )
+        document = render_attributes(
+            operation.wanted,
+            record,
+            parts,
+            after=operation.after,
+            max_parts=operation.max_parts,
+        )
+        modified = ("Last-Modified", format_http_date(record.modified_ms // 1000))
+        return xml_response(document, [modified, *self._version_headers(found)])
+
+    async def _find_version(self, exchange: Exchange, operation: VersionOperation) -> Found:
+        """Raises: as ``get_object``."""
+        await self._owners.check(exchange, operation.bucket, operation.expected_owner)
+        version = self._version(operation.version_id)
+        target = _target(exchange, operation.bucket, operation.key, version)
+        found = await self._objects.find(target, with_body=False)
+        if isinstance(found, Rejection):
+            raise _unexpected(
+                found, exchange, operation.bucket, operation.key, operation.version_id
+            )
+        if found.record.is_marker:
+            raise self._marker_error(exchange, operation, found.record)
+        return found
+
+    def _version_headers(self, found: Found) -> list[tuple[str, str]]:
+        return [self._version_header(found.record.version)] if found.is_versioned else []
+
     def _marker_error(
-        self, exchange: Exchange, operation: ReadOperation, record: ObjectRecord
+        self, exchange: Exchange, operation: ReadOperation | VersionOperation, record: ObjectRecord
     ) -> S3Error:
         """A delete marker is no object: 404 as the current version, 405 by its own id (s3.md 1.1.5)."""
         headers = (_IS_MARKER, self._version_header(record.version))
@@ -286,6 +363,8 @@ class ObjectHandlers:
                 headers.append(("Expires", stored.expires))
             return _ReadPlan(304, headers, 0, 0)
         headers.append(("Accept-Ranges", "bytes"))
+        if record.tags:
+            headers.append(("x-amz-tagging-count", str(len(record.tags))))
         headers += _stored_headers(stored, operation.overrides)
         if isinstance(outcome, Full):
             status, start, stop = 200, 0, record.size_bytes
