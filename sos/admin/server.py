@@ -30,6 +30,20 @@ class KeyRow:
     access_key: str
     root: bool
     enabled: bool
+    name: str = ""
+    read_only: bool = False
+    buckets: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyLimits:
+    """What a new access key is called, and what it may do. Empty: not limited."""
+
+    name: str = ""
+    read_only: bool = False
+    buckets: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
 
 class Keys(Protocol):
@@ -37,7 +51,10 @@ class Keys(Protocol):
 
     async def list_keys(self) -> list[KeyRow]: ...
 
-    async def create(self) -> tuple[str, str]: ...
+    async def create(self, limits: KeyLimits) -> tuple[str, str]: ...
+
+    async def rotate(self, access_key: str, *, revoke: bool) -> tuple[str, str] | None:
+        """A new key with the limits of an old one, which goes if ``revoke``. None: no such key, or a root key."""
 
     async def revoke(self, access_key: str) -> bool: ...
 
@@ -146,11 +163,30 @@ class AdminServer:
         if route == ("GET", "/keys"):
             return _json(200, {"keys": [asdict(row) for row in await keys.list_keys()]})
         if route == ("POST", "/keys"):
-            access, secret = await keys.create()
+            try:
+                limits = _limits(json.loads(request.body))
+            except ValueError as error:
+                return _json(400, {"error": str(error)})
+            access, secret = await keys.create(limits)
             return _json(200, {"access_key": access, "secret_key": secret})
+        if route == ("POST", "/keys/rotate"):
+            return await self._rotate(keys, request.body)
         if route == ("POST", "/keys/revoke"):
             return await self._revoke(keys, request.body)
         return _json(404, {"error": "no such route"})
+
+    async def _rotate(self, keys: Keys, body: bytes) -> Response:
+        try:
+            document = json.loads(body)
+            access_key, revoke = document["access_key"], document.get("revoke", False)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            access_key, revoke = None, False
+        if not isinstance(access_key, str) or not isinstance(revoke, bool):
+            return _json(400, {"error": "access_key is missing"})
+        made = await keys.rotate(access_key, revoke=revoke)
+        if made is None:
+            return _json(404, {"error": f"no such access key that can be rotated: {access_key}"})
+        return _json(200, {"access_key": made[0], "secret_key": made[1]})
 
     async def _revoke(self, keys: Keys, body: bytes) -> Response:
         try:
@@ -179,6 +215,41 @@ class AdminServer:
             body=request.body,
         )
         return hmac.compare_digest(expected.encode(), proof.encode("utf-8", "replace"))
+
+
+_NAME_CHARS_MAX: Final = 64
+_LIMITS_MAX: Final = 100
+_LIMIT_CHARS_MAX: Final = 1024
+
+
+def _limits(document: object) -> KeyLimits:
+    """Raises: ValueError with one line on what is wrong."""
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    known = {"name", "read_only", "buckets", "prefixes"}
+    if unknown := sorted(document.keys() - known):
+        raise ValueError(f"unknown: {', '.join(unknown)}")
+    name, read_only = document.get("name", ""), document.get("read_only", False)
+    if not isinstance(name, str) or len(name) > _NAME_CHARS_MAX or not name.isprintable():
+        raise ValueError(f"a name has at most {_NAME_CHARS_MAX} printable characters")
+    if not isinstance(read_only, bool):
+        raise ValueError("read_only is true or false")
+    return KeyLimits(
+        name=name,
+        read_only=read_only,
+        buckets=_texts(document, "buckets"),
+        prefixes=_texts(document, "prefixes"),
+    )
+
+
+def _texts(document: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = document.get(name, [])
+    if not isinstance(value, list) or len(value) > _LIMITS_MAX:
+        raise ValueError(f"{name} is a list of at most {_LIMITS_MAX}")
+    for text in value:
+        if not isinstance(text, str) or not 0 < len(text) <= _LIMIT_CHARS_MAX:
+            raise ValueError(f"{name}: not a text that can be one: {text!r:.80}")
+    return tuple(value)
 
 
 def _json(status: int, document: dict[str, Any], *headers: tuple[str, str]) -> Response:

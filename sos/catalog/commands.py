@@ -134,6 +134,13 @@ def _delete_objects_fields(c: DeleteObjects) -> tuple[object, ...]:
     return (6, 2, c.access_key, c.bucket, versions, (c.modified_ms, c.access_epoch))
 
 
+def _create_access_key_fields(c: CreateAccessKey) -> tuple[object, ...]:
+    plain = (c.access_key, c.secret_key, c.created_ms)
+    more = (c.name, c.read_only, c.buckets, c.prefixes)
+    return (9, 1, *plain) if more == _UNLIMITED else (9, 2, *plain, more)
+
+
+_UNLIMITED: Final = ("", False, (), ())
 _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
     CreateBucket: lambda c: (1, 1, c.access_key, c.bucket, c.created_ms),
     DeleteBucket: lambda c: (2, 1, c.access_key, c.bucket),
@@ -143,7 +150,7 @@ _COMMAND_FIELDS: Final[dict[type, Callable[[Any], tuple[object, ...]]]] = {
     DeleteObjects: _delete_objects_fields,
     ReportHolders: lambda c: (7, 1, c.node, c.sequence, c.gained, c.lost),
     RaiseSweepFloor: lambda c: (8, 1, c.floor_index),
-    CreateAccessKey: lambda c: (9, 1, c.access_key, c.secret_key, c.created_ms),
+    CreateAccessKey: _create_access_key_fields,
     RevokeAccessKey: lambda c: (10, 1, c.access_key),
     SetVersioning: lambda c: (11, 1, c.access_key, c.bucket, c.versioning.value, c.access_epoch),
     PutBucketSetting: lambda c: (
@@ -321,11 +328,16 @@ def _raise_sweep_floor(fields: list[Any]) -> RaiseSweepFloor:
 
 
 def _create_access_key(fields: list[Any]) -> CreateAccessKey:
-    access_key, secret_key, created_ms = fields
+    access_key, secret_key, created_ms, *more = fields
+    name, read_only, buckets, prefixes = items(more[0]) if more else ("", False, [], [])
     return CreateAccessKey(
         access_key=access_key_id(access_key),
         secret_key=text(secret_key),
         created_ms=number(created_ms),
+        name=text(name),
+        read_only=flag(read_only),
+        buckets=tuple(bucket_name(bucket) for bucket in items(buckets)),
+        prefixes=tuple(text(prefix) for prefix in items(prefixes)),
     )
 
 
@@ -388,6 +400,7 @@ _COMMANDS: Final[dict[tuple[int, int], Callable[[list[Any]], Command]]] = {
     (4, 2): _copy_object,
     (5, 2): _delete_object,
     (6, 2): _delete_objects,
+    (9, 2): _create_access_key,
     (11, 1): _set_versioning,
     (30, 1): _put_bucket_setting,
     (31, 1): _put_object_tags,

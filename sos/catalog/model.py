@@ -438,9 +438,15 @@ class RaiseSweepFloor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateAccessKey:
+    """Limits as in ``AccessKeyRecord``."""
+
     access_key: AccessKeyId
     secret_key: str
     created_ms: int
+    name: str = ""
+    read_only: bool = False
+    buckets: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

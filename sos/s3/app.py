@@ -174,13 +174,14 @@ class S3App:
             seen.cors = await self._cors.cors_headers(head, target)
             if target.kind is Kind.PREFLIGHT:
                 return await self._cors.preflight(head, target)
-        verified = await self._gate.admit(head)
+        verified, key = await self._gate.admit(head)
         return await self._dispatch(
             Exchange(
                 head=head,
                 target=target,
                 verified=verified,
                 access_key=AccessKeyId(verified.access_key),
+                key=key,
                 raw_body=body,
             )
         )

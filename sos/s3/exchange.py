@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from sos.catalog.model import AccessKeyId
+    from sos.catalog.model import AccessKeyId, AccessKeyRecord
     from sos.clock import IdSource
     from sos.s3.head import RequestHead
     from sos.s3.sigv4 import Verified
@@ -44,6 +44,7 @@ class Exchange(NamedTuple):
     target: Target
     verified: Verified
     access_key: AccessKeyId
+    key: AccessKeyRecord
     raw_body: RawBody
 
 

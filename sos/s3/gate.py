@@ -14,13 +14,14 @@ from sos.s3.errors import AccessDenied, InvalidAccessKeyId, S3Error
 from sos.s3.sigv4 import Anonymous, SigningKeys, parse_authorization, verify
 
 if TYPE_CHECKING:
+    from sos.catalog.model import AccessKeyRecord
     from sos.catalog.views import View
     from sos.clock import Clock
     from sos.s3.head import RequestHead
     from sos.s3.sigv4 import Claim, Verified
     from sos.service.access import CatalogAccess
 
-_SECRETS_MAX: Final = 4096
+_RECORDS_MAX: Final = 4096
 
 
 class Gate:
@@ -31,38 +32,40 @@ class Gate:
         self._region = region
         self._clock = clock
         self._keys = SigningKeys()
-        self._secrets: dict[str, str] = {}
+        self._records: dict[str, AccessKeyRecord] = {}
 
-    async def admit(self, head: RequestHead) -> Verified:
-        """Who sent the request. Raises: the errors of s3.md 3.4; Unavailable."""
+    async def admit(self, head: RequestHead) -> tuple[Verified, AccessKeyRecord]:
+        """Who sent the request, and the key's record: its limits never change. Raises: the errors of s3.md 3.4; Unavailable."""
         claim = parse_authorization(head, region=self._region, now_ms=self._clock.wall_ms())
         if isinstance(claim, Anonymous):
             raise AccessDenied  # nothing is public: there are no policies and no ACLs yet
-        secret = self._secrets.get(claim.access_key) or self._access.peek(
-            lambda view: _secret_of(view, claim.access_key)
+        record = self._records.get(claim.access_key) or self._access.peek(
+            lambda view: _enabled(view, claim.access_key)
         )
-        if secret is not None:
+        if record is not None:
             try:
-                verified = verify(claim, secret, head, self._keys)
+                verified = verify(claim, record.secret_key, head, self._keys)
             except S3Error:
-                self._secrets.pop(claim.access_key, None)
+                self._records.pop(claim.access_key, None)
             else:
-                self._remember(claim.access_key, secret)
-                return verified
+                self._remember(record)
+                return verified, record
         return await self._admit_surely(claim, head)
 
-    async def _admit_surely(self, claim: Claim, head: RequestHead) -> Verified:
-        secret = await self._access.read(lambda view: _secret_of(view, claim.access_key))
-        if secret is None:
+    async def _admit_surely(
+        self, claim: Claim, head: RequestHead
+    ) -> tuple[Verified, AccessKeyRecord]:
+        record = await self._access.read(lambda view: _enabled(view, claim.access_key))
+        if record is None:
             raise InvalidAccessKeyId(claim.access_key)
-        return verify(claim, secret, head, self._keys)
+        return verify(claim, record.secret_key, head, self._keys), record
 
-    def _remember(self, access_key: str, secret: str) -> None:
-        if len(self._secrets) >= _SECRETS_MAX:
-            self._secrets.clear()
-        self._secrets[access_key] = secret
+    def _remember(self, record: AccessKeyRecord) -> None:
+        if len(self._records) >= _RECORDS_MAX:
+            self._records.clear()
+        self._records[record.access_key] = record
 
 
-def _secret_of(view: View, access_key: str) -> str | None:
+def _enabled(view: View, access_key: str) -> AccessKeyRecord | None:
     record = view.access_key(AccessKeyId(access_key))
-    return record.secret_key if record is not None and record.enabled else None
+    return record if record is not None and record.enabled else None

@@ -247,7 +247,7 @@ def render_copy_result(*, etag: str, modified_ms: int, checksum: Checksum) -> by
 
 def render_delete_result(
     request: DeleteRequest,
-    outcomes: Sequence[Rejection | Deleted | None],
+    outcomes: Sequence[Rejection | Deleted | S3Error | None],
     id_of: Callable[[VersionNumber], str],
 ) -> bytes:
     """DeleteResult, in request order. ``outcomes``: per entry, ``None`` for deleted (or absent)."""
@@ -256,7 +256,7 @@ def render_delete_result(
         named = element("Key", entry.key)
         if entry.version_id is not None:
             named += element("VersionId", entry.version_id)
-        if not isinstance(outcome, Rejection):
+        if not isinstance(outcome, Rejection | S3Error):
             if not request.quiet:
                 marker = ""
                 if outcome is not None and outcome.is_marker:
@@ -265,7 +265,7 @@ def render_delete_result(
                 parts.append(f"<Deleted>{named}{marker}</Deleted>")
             continue
         subject = Subject(key=entry.key, version_id=entry.version_id or "")
-        error = s3_error_for(outcome, subject)
+        error = outcome if isinstance(outcome, S3Error) else s3_error_for(outcome, subject)
         parts.append(
             f"<Error>{named}{element('Code', error.code)}{element('Message', error.message)}</Error>"
         )

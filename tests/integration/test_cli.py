@@ -86,7 +86,15 @@ def test_access_keys_live_through_the_log(cluster: Cluster) -> None:
     again = _sos(["key", "list", *admin[0], "--json"], **root)
 
     rows = {row["access_key"]: row for row in json.loads(listed.stdout)}
-    assert rows[access] == {"access_key": access, "root": False, "enabled": True}
+    assert rows[access] == {
+        "access_key": access,
+        "root": False,
+        "enabled": True,
+        "name": "",
+        "read_only": False,
+        "buckets": [],
+        "prefixes": [],
+    }
     assert rows[ROOT_ACCESS_KEY]["root"]
     assert revoked.returncode == 0
     assert not {row["access_key"]: row for row in json.loads(again.stdout)}[access]["enabled"]

@@ -249,6 +249,15 @@ SECOND_COMMANDS: dict[str, Command] = {
         access_epoch=1 << 16,
     ),
     "delete_2": replace(delete("key"), modified_ms=5, version=NULL_VERSION, access_epoch=1 << 16),
+    "create_access_key_2": CreateAccessKey(
+        access_key=AccessKeyId("AKIANEW"),
+        secret_key="secret",
+        created_ms=1,
+        name="ci",
+        read_only=True,
+        buckets=("a",),
+        prefixes=("p/", "q/"),
+    ),
     "set_versioning": SetVersioning(
         access_key=ROOT, bucket="bucket", versioning=Versioning.SUSPENDED, access_epoch=3
     ),

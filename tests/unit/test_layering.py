@@ -137,6 +137,7 @@ PURE = frozenset(
         "sos.s3.dates",
         "sos.s3.errors",
         "sos.s3.head",
+        "sos.s3.limited_keys",
         "sos.s3.listing",
         "sos.s3.listing_xml",
         "sos.s3.metadata",

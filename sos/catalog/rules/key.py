@@ -34,6 +34,10 @@ def decide_create_access_key(
         root=False,
         enabled=True,
         created_ms=command.created_ms,
+        name=command.name,
+        read_only=command.read_only,
+        buckets=command.buckets,
+        prefixes=command.prefixes,
     )
     return Decision(Done(existed=False), [PutAccessKey(record)])
 

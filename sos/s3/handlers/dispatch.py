@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, assert_never
 
 from sos.s3 import operations as ops
+from sos.s3.errors import AccessDenied
 from sos.s3.handlers.bucket import BucketHandlers
 from sos.s3.handlers.common import Cluster, OwnerCheck
 from sos.s3.handlers.listing import ListingHandlers
 from sos.s3.handlers.multipart import MultipartHandlers
 from sos.s3.handlers.object import ObjectHandlers
 from sos.s3.handlers.settings import SettingHandlers
+from sos.s3.limited_keys import allows, is_limited
 from sos.s3.parsing import parse_operation
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ class Handlers:
             self._settings,
             presigned=verified.presigned,
         )
+        if is_limited(exchange.key) and not allows(exchange.key, operation):
+            raise AccessDenied
         match operation:
             case ops.GetObject():
                 return self._objects.get_object(exchange, operation)

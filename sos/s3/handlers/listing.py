@@ -48,6 +48,8 @@ class ListingHandlers:
         records = await self._buckets.list_all(exchange.access_key)
         if isinstance(records, Rejection):
             raise rejected(records, exchange)
+        if exchange.key.buckets:
+            records = [record for record in records if record.name in exchange.key.buckets]
         region = operation.bucket_region
         if region is not None and region != self._settings.region:
             records = []

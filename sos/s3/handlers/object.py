@@ -19,9 +19,10 @@ from sos.s3.body import Upload, read_document
 from sos.s3.checksums import checksum_header, checksum_headers
 from sos.s3.conditional import Full, NotModified, evaluate_read
 from sos.s3.dates import format_http_date
-from sos.s3.errors import InvalidArgument, MethodNotAllowed, NoSuchKey
+from sos.s3.errors import AccessDenied, InvalidArgument, MethodNotAllowed, NoSuchKey
 from sos.s3.exchange import Response, xml_response
 from sos.s3.handlers.common import rejected
+from sos.s3.limited_keys import allows_key
 from sos.s3.metadata import DEFAULT_CONTENT_TYPE, META_PREFIX
 from sos.s3.refusals import Subject, s3_error_for
 from sos.s3.tagging import OBJECT_TAGS_MAX, parse_tagging, render_tagging
@@ -178,13 +179,18 @@ class ObjectHandlers:
         if refusal is not None:
             raise rejected(refusal, exchange, bucket)
         request = parse_delete(await read_document(exchange, operation.body))
-        entries = tuple(map(self._with_version, request.entries))
+        allowed = [allows_key(exchange.key, entry.key) for entry in request.entries]
+        entries = tuple(
+            self._with_version(entry)
+            for entry, is_allowed in zip(request.entries, allowed, strict=True)
+            if is_allowed
+        )
         result = await self._objects.delete_many(exchange.access_key, bucket, entries)
         if not isinstance(result, DeletedMany):
             raise _unexpected(result, exchange, bucket, "")
-        return xml_response(
-            render_delete_result(request, result.outcomes, self._cluster.version_id)
-        )
+        decided = iter(result.outcomes)
+        outcomes = [next(decided) if is_allowed else AccessDenied() for is_allowed in allowed]
+        return xml_response(render_delete_result(request, outcomes, self._cluster.version_id))
 
     def _with_version(self, entry: DeleteEntry) -> DeleteEntry:
         """An entry whose version id is one of ours names it by number; of another nothing can be deleted."""
