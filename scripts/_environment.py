@@ -48,9 +48,11 @@ def _is_current(kind: str) -> bool:
 
 
 def _create_venv() -> None:
+    # of the interpreter that runs this, if that is the environment which is about to go
+    python = getattr(sys, "_base_executable", sys.executable)
     say(f"making an environment in {VENV}")
     shutil.rmtree(VENV, ignore_errors=True)
-    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    made = subprocess.run([python, "-m", "venv", str(VENV)], capture_output=True, text=True)
     if made.returncode == 0:
         return
     shutil.rmtree(VENV, ignore_errors=True)
@@ -58,9 +60,7 @@ def _create_venv() -> None:
         # Debian splits venv out of python3: bring the missing half
         say("python3-venv is missing: installing it")
         install_debian_packages(["python3-venv"])
-        made = subprocess.run(
-            [sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True
-        )
+        made = subprocess.run([python, "-m", "venv", str(VENV)], capture_output=True, text=True)
         if made.returncode == 0:
             return
     fail(

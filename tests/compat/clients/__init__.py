@@ -1,0 +1,1 @@
+"""Unmodified S3 clients from their registries, run by `scripts/clients.py`."""
