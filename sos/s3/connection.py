@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
     def answer_closes(self) -> bool:
         """Whether the answer must say ``Connection: close``; asked once, right before its head."""
         body = self._body
-        if body is not None and not body.complete and body.drain_is_hopeless:
+        if body is not None and body.ends_connection:
             self._must_close = True
         if self._draining or (self._eof and not self._pending):
             self._must_close = True

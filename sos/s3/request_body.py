@@ -68,7 +68,11 @@ class RequestBody:
         self._decoder = TransferDecoder() if head.chunked else None
         self._remaining = head.content_length or 0
         self.complete = not head.has_body  # all bytes were received
-        self._continue_due = head.expects_continue and not self.complete
+        # Also before no bytes at all: botocore takes a final answer without the 100 for the end of the connection's
+        # good times, and reads the next answer on it wrongly.
+        self._continue_due = head.expects_continue and (
+            not self.complete or head.content_length == 0
+        )
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._error: Exception | None = None
@@ -82,8 +86,14 @@ class RequestBody:
         """True if more is to come than is worth reading for the sake of the connection."""
         return self._continue_due or self._error is not None or self._remaining > DRAIN_BYTES_MAX
 
+    @property
+    def ends_connection(self) -> bool:
+        """Whether the answer that comes now has to be the last: what is unread is too much, or a 100 never came."""
+        return self._continue_due if self.complete else self.drain_is_hopeless
+
     def feed(self, data: bytes) -> bytes:
         """Take what belongs to this body; returns what follows it."""
+        self._continue_due = False  # who sends does not wait
         decoder = self._decoder
         rest = b""
         if decoder is not None:
@@ -125,13 +135,13 @@ class RequestBody:
         Raises: BodyCut, BodyIdle, ClientGone.
         """
         while not self._queue:
-            if self.complete:
-                return b""
             if self._error is not None:
                 raise self._error
             if self._continue_due:
                 self._continue_due = False
                 self._connection.write(CONTINUE)
+            if self.complete:
+                return b""
             await self._wait()
         piece = self._queue.popleft()
         self._queued_bytes -= len(piece)

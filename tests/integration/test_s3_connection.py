@@ -58,6 +58,33 @@ def test_continue_is_sent_only_when_nothing_stands_against_the_body(client: RawC
     assert (refused.status, refused.code, refused.closes) == (404, "NoSuchBucket", True)
 
 
+def test_continue_comes_before_an_empty_body_too(client: RawClient) -> None:
+    """The AWS CLI sends Expect with empty files; a final answer without the 100 made it read the next one wrongly, and
+    wait a minute for it. So either the 100 comes, or the connection ends."""
+    expect = {"expect": "100-continue"}
+    for _ in range(2):
+        head, _ = client.build("PUT", f"/{BUCKET}/empty", headers=expect)
+        client.send(head)
+        assert [client.receive("PUT").status for _ in range(2)] == [100, 200]
+    refused_head, _ = client.build("PUT", "/no-such-bucket-here/k", headers=expect)
+    client.send(refused_head)
+    refused = client.receive("PUT")
+    assert (refused.status, refused.closes) == (404, True)
+
+
+def test_who_does_not_wait_keeps_the_connection(client: RawClient) -> None:
+    """A body that came at once needs no 100 (RFC 9110, 10.1.1), and the connection goes on."""
+    head, body = client.build(
+        "PUT", f"/{BUCKET}/k", body=b"x" * 10, headers={"expect": "100-continue"}
+    )
+    for _ in range(2):
+        client.send(head + body)
+        answers = [client.receive("PUT")]
+        if answers[0].status == 100:
+            answers.append(client.receive("PUT"))
+        assert (answers[-1].status, answers[-1].closes) == (200, False)
+
+
 def test_early_conditions_are_judged_before_the_body(client: RawClient) -> None:
     """A write whose condition fails now is refused before a byte is read (s3.md 4.3)."""
     head, _ = client.build(

@@ -1,5 +1,6 @@
 # aws-cli: mb, cp, sync both ways, ls, mv, presign, conditional put, multipart, rm, rb.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
 export AWS_ENDPOINT_URL="$SOS_ENDPOINT" AWS_DEFAULT_REGION=us-east-1 AWS_PAGER=""
 aws configure set default.s3.multipart_threshold 8MB
 aws configure set default.s3.multipart_chunksize 5MB

@@ -1,5 +1,6 @@
 # rclone: 1,000 files with odd names, sync and check both ways, parts, move, cat, rcat, purge.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$SOS_WORK"
 export RCLONE_CONFIG=/dev/null RCLONE_S3_PROVIDER=Other RCLONE_S3_ENV_AUTH=true RCLONE_S3_ENDPOINT="$SOS_ENDPOINT"
 export RCLONE_S3_LIST_URL_ENCODE=true RCLONE_S3_UPLOAD_CUTOFF=5M RCLONE_S3_CHUNK_SIZE=5M RCLONE_S3_REGION=us-east-1

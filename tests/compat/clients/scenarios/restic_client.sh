@@ -1,5 +1,6 @@
 # restic: init, backup twice, check with all data read, restore, forget with prune, check.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$SOS_WORK"
 export RESTIC_REPOSITORY="s3:$SOS_ENDPOINT/$SOS_BUCKET/repo" RESTIC_PASSWORD=secret RESTIC_CACHE_DIR="$SOS_WORK/cache"
 mkdir -p up/sub

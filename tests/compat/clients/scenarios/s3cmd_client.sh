@@ -1,5 +1,6 @@
 # s3cmd: mb, put in parts, get, sync both ways, cp, mv, ls, du, del, rb.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$SOS_WORK"
 host="${SOS_ENDPOINT#*//}"
 case "$SOS_ENDPOINT" in https:*) tls="--ssl --no-check-certificate";; *) tls=--no-ssl;; esac
