@@ -63,7 +63,7 @@ from sos.service.snapshots import SnapshotFetcher, SnapshotServer, verify_in_chi
 from sos.service.storing import BodyStore
 from sos.service.upkeep import Upkeep
 from sos.telemetry import Metrics, log
-from sos.tls import tls_context
+from sos.tls import Certificate
 
 _HASH_THREADS: Final = 4  # MD5 of large bodies; more threads than cores only queue
 _DRAIN_S: Final = DRAIN_S_MAX / 2  # the supervisor's own deadline leaves the core its share
@@ -148,7 +148,11 @@ async def _run(inheritance: Inheritance) -> None:
             clock=clock,
             shows_index=config.test.enabled,
         )
-        tls = tls_context(config.s3.tls_cert, config.s3.tls_key) if config.s3.tls_cert else None
+        tls = None
+        if config.s3.tls_cert:
+            certificate = Certificate(config.s3.tls_cert, config.s3.tls_key)
+            stack.callback(loop.create_task(certificate.watch()).cancel)
+            tls = certificate.context
         server = HttpServer(app)
         await server.listen(inheritance.sockets["s3"], tls)
         stack.push_async_callback(server.close, _DRAIN_S)
