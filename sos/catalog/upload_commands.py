@@ -31,6 +31,7 @@ from sos.catalog.fields import (
 from sos.catalog.model import (
     AbortUpload,
     Checksum,
+    ChecksumAlgorithm,
     CompleteUpload,
     CreateUpload,
     ListedPart,
@@ -127,6 +128,35 @@ def _checksum_or_none(value: object) -> Checksum | None:
     return None if value is None else checksum_from(value)
 
 
+def _part_checksum(value: object) -> Checksum | None:
+    """Of a part: apply combines it, so it has the length that its algorithm gives."""
+    checksum = _checksum_or_none(value)
+    if checksum is not None and len(checksum.digest) != _DIGEST_BYTES[checksum.algorithm]:
+        raise refuse("digest")
+    return checksum
+
+
+_DIGEST_BYTES: Final = {
+    ChecksumAlgorithm.CRC32: 4,
+    ChecksumAlgorithm.CRC32C: 4,
+    ChecksumAlgorithm.CRC64NVME: 8,
+    ChecksumAlgorithm.SHA1: 20,
+    ChecksumAlgorithm.SHA256: 32,
+}
+_FULL_ALGORITHMS: Final = frozenset(
+    {ChecksumAlgorithm.CRC32, ChecksumAlgorithm.CRC32C, ChecksumAlgorithm.CRC64NVME}
+)
+
+
+def _check_pair(algorithm: ChecksumAlgorithm | None, *, composite: bool) -> None:
+    """Which types an algorithm has (s3.md 8); the S3 layer says it to clients."""
+    if composite:
+        if algorithm is None or algorithm is ChecksumAlgorithm.CRC64NVME:
+            raise refuse("checksum type")
+    elif algorithm is not None and algorithm not in _FULL_ALGORITHMS:
+        raise refuse("checksum type")
+
+
 def _create(fields: list[Any]) -> CreateUpload:
     (
         access_key,
@@ -141,6 +171,8 @@ def _create(fields: list[Any]) -> CreateUpload:
         acl,
         access_epoch,
     ) = fields
+    named = None if algorithm is None else ALGORITHMS[algorithm]
+    _check_pair(named, composite=flag(composite))
     return CreateUpload(
         access_key=access_key_id(access_key),
         bucket=bucket_name(bucket),
@@ -148,8 +180,8 @@ def _create(fields: list[Any]) -> CreateUpload:
         random=exact_bytes(random, 8),
         initiated_ms=number(initiated_ms),
         headers=headers_from(headers),
-        algorithm=None if algorithm is None else ALGORITHMS[algorithm],
-        composite=flag(composite),
+        algorithm=named,
+        composite=composite,
         tags=tags_from(tags),
         acl=text(acl),
         access_epoch=number(access_epoch),
@@ -179,8 +211,8 @@ def _part(fields: list[Any]) -> UploadPart:
         body=body_from(body),
         md5=exact_bytes(md5, 16),
         modified_ms=number(modified_ms),
-        sent=_checksum_or_none(sent),
-        whole=_checksum_or_none(whole),
+        sent=_part_checksum(sent),
+        whole=_part_checksum(whole),
         access_epoch=number(access_epoch),
     )
 

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sos.catalog.audit import audit
 from sos.catalog.codec import (
     command_level,
     decode_command,
@@ -16,30 +17,44 @@ from sos.catalog.codec import (
     encode_entry,
 )
 from sos.catalog.model import (
+    NULL_VERSION,
+    AbortUpload,
     AccessKeyId,
     BlobBody,
     BlobId,
+    BucketSetting,
     Checksum,
     ChecksumAlgorithm,
     Command,
+    CompleteUpload,
     CopyObject,
     CopySourceCondition,
     CreateAccessKey,
     CreateBucket,
+    CreateUpload,
     DeleteBucket,
     DeleteEntry,
     DeleteObject,
     DeleteObjects,
     InlineBody,
+    ListedPart,
+    NewBytes,
     NodeId,
     Operation,
+    PutBucketSetting,
     PutObject,
+    PutObjectTags,
     RaiseSweepFloor,
     Rejection,
     ReportHolders,
     RequestId,
     RevokeAccessKey,
+    SetVersioning,
     StoredHeaders,
+    UploadId,
+    UploadPart,
+    Versioning,
+    VersionNumber,
     WriteCondition,
 )
 from sos.catalog.store import CatalogStore
@@ -100,7 +115,148 @@ bodies = st.one_of(
 etag_lists = st.none() | st.lists(st.sampled_from(["*", "", "e"]), max_size=2).map(tuple)
 seconds = st.none() | st.sampled_from([-(1 << 62), 0, 1 << 62])
 
-commands: st.SearchStrategy[Command] = st.one_of(
+# An upload that is there (the second entry of each run begins it), and one that is not.
+UPLOAD = UploadId((3 << 16).to_bytes(8, "big") + b"rrrrrrrr")
+uploads = st.sampled_from([UPLOAD, UPLOAD, UPLOAD, UploadId(bytes(16))])
+versions = st.none() | st.sampled_from(
+    [
+        NULL_VERSION,
+        *(VersionNumber(index << 16) for index in range(2, 9)),
+        VersionNumber((1 << 63) - 1),
+    ]
+)
+tags = st.lists(st.tuples(texts, texts), max_size=2).map(tuple)
+epochs = st.sampled_from([0, 0, 0, 1])
+good_checksums = st.sampled_from(
+    [
+        Checksum(algorithm=ChecksumAlgorithm.CRC64NVME, digest=b"crc64crc"),
+        Checksum(algorithm=ChecksumAlgorithm.CRC32, digest=b"crc3"),
+        Checksum(algorithm=ChecksumAlgorithm.SHA256, digest=b"s" * 32),
+    ]
+)
+second_level: st.SearchStrategy[Command] = st.one_of(
+    st.builds(
+        CreateUpload,
+        access_key=access_keys,
+        bucket=buckets,
+        key=keys,
+        random=st.just(b"rrrrrrrr"),
+        initiated_ms=numbers,
+        headers=headers,
+        algorithm=st.none() | st.sampled_from(ChecksumAlgorithm),
+        composite=st.booleans(),
+        tags=tags,
+    ),
+    st.builds(
+        UploadPart,
+        access_key=access_keys,
+        bucket=st.just("b") | buckets,
+        key=st.just("a") | keys,
+        upload=uploads,
+        number=st.sampled_from([1, 2, 3, 10_000]),
+        body=bodies,
+        md5=st.just(b"1" * 16),
+        modified_ms=numbers,
+        sent=st.none() | checksums | good_checksums,
+        whole=st.none() | checksums | good_checksums,
+    ),
+    st.builds(
+        CompleteUpload,
+        access_key=access_keys,
+        bucket=st.just("b") | buckets,
+        key=st.just("a") | keys,
+        upload=uploads,
+        parts=st.lists(
+            st.builds(
+                ListedPart,
+                number=st.sampled_from([1, 2, 3]) | numbers,
+                etag=st.just((b"1" * 16).hex()) | texts,
+                checksum=st.none() | checksums,
+            ),
+            max_size=3,
+        ).map(tuple),
+        modified_ms=numbers,
+        condition=conditions,
+        checksum=st.none() | checksums,
+        composite=st.none() | st.booleans(),
+        size_bytes=st.none() | numbers,
+    ),
+    st.builds(
+        AbortUpload,
+        access_key=access_keys,
+        bucket=st.just("b"),
+        key=st.just("a"),
+        upload=uploads,
+        aborted_ms=numbers,
+    ),
+    st.builds(
+        SetVersioning,
+        access_key=access_keys,
+        bucket=st.just("b") | buckets,
+        versioning=st.sampled_from([Versioning.ENABLED, Versioning.SUSPENDED]),
+    ),
+    st.builds(
+        PutBucketSetting,
+        access_key=access_keys,
+        bucket=buckets,
+        setting=st.sampled_from(BucketSetting),
+        document=st.none() | st.binary(max_size=9),
+        access_epoch=epochs,
+    ),
+    st.builds(
+        PutObjectTags,
+        access_key=access_keys,
+        bucket=buckets,
+        key=keys,
+        tags=tags,
+        version=versions,
+    ),
+    st.builds(
+        DeleteObject,
+        access_key=access_keys,
+        bucket=st.just("b"),
+        key=keys,
+        condition=conditions,
+        modified_ms=numbers,
+        version=versions,
+        access_epoch=epochs,
+    ),
+    st.builds(
+        DeleteObjects,
+        access_key=access_keys,
+        bucket=st.just("b"),
+        entries=st.lists(
+            st.builds(DeleteEntry, key=keys, etag=texts_or_none, version=versions), max_size=6
+        ).map(tuple),
+        modified_ms=numbers,
+    ),
+    st.builds(
+        CopyObject,
+        access_key=access_keys,
+        source_bucket=st.just("b"),
+        source_key=keys,
+        bucket=st.just("b"),
+        key=keys,
+        modified_ms=numbers,
+        headers=st.none() | headers,
+        checksum=st.none() | checksums,
+        source_version=versions,
+        tags=st.none() | tags,
+        new=st.none() | st.builds(NewBytes, body=bodies, md5=st.just(b"1" * 16)),
+    ),
+    st.builds(
+        CreateAccessKey,
+        access_key=access_keys,
+        secret_key=texts,
+        created_ms=numbers,
+        name=texts,
+        read_only=st.booleans(),
+        buckets=st.lists(buckets, max_size=2).map(tuple),
+        prefixes=st.lists(texts, max_size=2).map(tuple),
+    ),
+)
+
+commands: st.SearchStrategy[Command] = second_level | st.one_of(
     st.builds(
         PutObject,
         access_key=access_keys,
@@ -182,7 +338,21 @@ def test_no_operation_stops_the_state_machine(groups: list[list[Operation]]) -> 
         first_index=1,
         command=encode_command(CreateBucket(access_key=ROOT, bucket="b", created_ms=1)),
     )
-    groups = [[first], *groups]
+    begun = Operation(
+        request_id=RequestId(b"g" * 16),
+        first_index=1,
+        command=encode_command(
+            CreateUpload(
+                access_key=ROOT,
+                bucket="b",
+                key="a",
+                random=b"rrrrrrrr",
+                initiated_ms=1,
+                headers=StoredHeaders(),
+            )
+        ),
+    )
+    groups = [[first], [begun], *groups]
     entries = [
         Entry(index=index, term=1, payload=encode_entry(group))
         for index, group in enumerate(groups, 2)
@@ -194,6 +364,9 @@ def test_no_operation_stops_the_state_machine(groups: list[list[Operation]]) -> 
 
         with store.view() as view:
             assert view.scan_digest() == view.digests().record_sum
+            problems: list[tuple[str, str]] = []
+            audit(view._transaction, lambda *what: problems.append(what), lambda _: None)
+            assert problems == []
         store.close()
     first_answers: dict[RequestId, bytes] = {}
     for group, answered in zip(groups, answers, strict=True):
