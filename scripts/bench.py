@@ -507,12 +507,13 @@ def print_table(figures: Figures) -> None:
 
 SCENARIOS = (
     *("put4k", "get4k", "list100k", "large", "memory", "big", "failover", "return", "scrub"),
-    *("resync", "members"),
+    *("resync", "members", "multipart", "versions", "many"),
 )
 
 
 async def run_all(arguments: argparse.Namespace) -> Figures:
     import _bench_nodes
+    import _bench_s3
 
     from tests.integration.cluster import ROOT_ACCESS_KEY, ROOT_SECRET_KEY, Cluster, free_ports
     from tests.load.client import Credentials
@@ -544,6 +545,18 @@ async def run_all(arguments: argparse.Namespace) -> Figures:
                 if name in chosen or (name == "put4k" and "get4k" in chosen):
                     say(f"  {name}")
                     await getattr(bench, name)()
+        for name, what, measure in (
+            (
+                "multipart",
+                "one object in parts, and its bytes in plain PUTs",
+                _bench_s3.measure_multipart,
+            ),
+            ("versions", "versioned and plain buckets", _bench_s3.measure_versions),
+            ("many", "many keys: prefixes, deletes of a thousand", _bench_s3.measure_many),
+        ):
+            if name in chosen:
+                say(what)
+                await measure(figures, cluster, arguments.scale)
         if "big" in chosen:
             say("one large object")
             await bench.prepare_bucket("/benchbig")

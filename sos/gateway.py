@@ -403,17 +403,18 @@ def _open_app(app: S3App, gateway: Gateway, settings: S3Settings, stack: AsyncEx
         ids=SystemIds(),
     )
     elsewhere.serve(gateway.peer_server, objects)
+    gate = Gate(gateway.access, region=settings.region, clock=clock)
     handlers = Handlers(
         access=gateway.access,
         buckets=buckets,
         objects=objects,
         uploads=uploads,
+        gate=gate,
         settings=settings,
         clock=clock,
         executor=executor,
     )
-    gate = Gate(gateway.access, region=settings.region, clock=clock)
-    app.open(gate, handlers.dispatch, handlers.settings)
+    app.open(gate, handlers.dispatch, cors=handlers.settings, forms=handlers.forms)
 
 
 if __name__ == "__main__":

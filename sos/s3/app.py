@@ -63,6 +63,7 @@ class S3App:
         self._gate: Gate | None = None
         self._dispatch: Callable[[Exchange], Awaitable[Response]] | None = None
         self._cors: CrossOrigin | None = None
+        self._forms: Forms | None = None
         self._settings = settings
         self._ids = RequestIds(ids)
         self._sender = AnswerSender()
@@ -77,12 +78,18 @@ class S3App:
         )
 
     def open(
-        self, gate: Gate, dispatch: Callable[[Exchange], Awaitable[Response]], cors: CrossOrigin
+        self,
+        gate: Gate,
+        dispatch: Callable[[Exchange], Awaitable[Response]],
+        *,
+        cors: CrossOrigin,
+        forms: Forms,
     ) -> None:
         """The cluster is formed: admit requests by ``gate`` and run them by ``dispatch``."""
         self._gate = gate
         self._dispatch = dispatch
         self._cors = cors
+        self._forms = forms
 
     # --- what a connection calls ----------------------------------------------------------------
     async def handle(self, wire: WireHead, body: RequestBody, connection: Connection) -> None:
@@ -169,11 +176,14 @@ class S3App:
         target = parse_target(head, self._settings)
         seen.see(target)
         if self._gate is None or self._dispatch is None:
-            raise ServiceUnavailable(message="The cluster is not formed yet.")
+            # Ends the connection: behind a balancer the next attempt may reach a node that serves.
+            raise ServiceUnavailable(message="The cluster is not formed yet.", close=True)
         if "origin" in head.headers and self._cors is not None:
             seen.cors = await self._cors.cors_headers(head, target)
             if target.kind is Kind.PREFLIGHT:
                 return await self._cors.preflight(head, target)
+        if target.kind is Kind.POST_OBJECT and self._forms is not None:
+            return await self._forms.post(head, target, body)
         verified, key = await self._gate.admit(head)
         return await self._dispatch(
             Exchange(
@@ -253,6 +263,12 @@ class S3App:
                 status=status,
                 ms=round(seconds * 1000, 3),
             )
+
+
+class Forms(Protocol):
+    """Browser forms, which prove themselves (``handlers.post.PostHandlers``)."""
+
+    async def post(self, head: RequestHead, target: Target, raw: RequestBody) -> Response: ...
 
 
 class CrossOrigin(Protocol):

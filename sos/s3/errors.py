@@ -410,6 +410,30 @@ class InvalidTag(
     """``message`` says what is wrong with it."""
 
 
+class MalformedPOSTRequest(
+    S3Error,
+    status=400,
+    message="The body of your POST request is not well-formed multipart/form-data.",
+):
+    """A browser form that cannot be read."""
+
+
+class MaxPostPreDataLengthExceededError(
+    S3Error,
+    status=400,
+    message="Your POST request fields preceding the upload file were too large.",
+):
+    """Over 20 KiB."""
+
+
+class InvalidPolicyDocument(
+    S3Error,
+    status=400,
+    message="The content of the form does not meet the conditions specified in the policy document.",
+):
+    """``message`` says what is wrong with it."""
+
+
 class NoSuchUpload(
     S3Error,
     status=404,

@@ -284,7 +284,7 @@ def _parse_multipart(
         case Kind.ABORT_MULTIPART_UPLOAD:
             return multipart.parse_abort(target, head)
         case _:
-            _check_stored(headers)
+            check_stored(headers)
             return multipart.parse_create(target, head)
 
 
@@ -451,7 +451,7 @@ def _parse_put(
     is_conditional = _refuse_headers(headers, READ_CONDITIONS)
     if params:
         _refuse_put_parameters(params)
-    _check_stored(headers)
+    check_stored(headers)
     condition = ALWAYS
     if is_conditional:
         condition = parse_write_condition(headers, is_delete=False, superset=settings.superset)
@@ -469,7 +469,7 @@ def _parse_put(
     )
 
 
-def _check_stored(headers: Mapping[str, str]) -> None:
+def check_stored(headers: Mapping[str, str]) -> None:
     """Raises: NotImplemented, InvalidArgument, InvalidStorageClass, for what an object cannot be stored with."""
     _check_acl(headers)
     storage_class = headers.get("x-amz-storage-class", "STANDARD")

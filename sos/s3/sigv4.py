@@ -232,7 +232,7 @@ def _known_credential(beginning: str) -> _Credential | None:
     parts = dict(piece.strip().partition("=")[::2] for piece in rest.split(","))
     if scheme != ALGORITHM or not parts.get("Credential") or not parts.get("SignedHeaders"):
         return None
-    scope = _parse_scope(parts["Credential"])
+    scope = parse_scope(parts["Credential"])
     if isinstance(scope, str):
         return None
     return _credential(scope, _parse_signed_headers(parts["SignedHeaders"]))
@@ -269,7 +269,7 @@ def _parse_credential(header: str, region: str) -> tuple[_Credential, str]:
             raise AuthorizationHeaderMalformed(
                 message=f"The authorization header is malformed; missing {needed}."
             )
-    scope = _parse_scope(parts["Credential"])
+    scope = parse_scope(parts["Credential"])
     if isinstance(scope, str):
         raise AuthorizationHeaderMalformed(message=_malformed(scope))
     if scope[2] != region:
@@ -290,7 +290,7 @@ def _parse_query(head: RequestHead, region: str, now_ms: int) -> Claim:
         raise AuthorizationQueryParametersError(
             message='X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"'
         )
-    scope = _parse_scope(params["X-Amz-Credential"])
+    scope = parse_scope(params["X-Amz-Credential"])
     if isinstance(scope, str):
         raise AuthorizationQueryParametersError(
             message=f"Error parsing the X-Amz-Credential parameter; {scope}"
@@ -327,7 +327,7 @@ def _parse_query(head: RequestHead, region: str, now_ms: int) -> Claim:
     )
 
 
-def _parse_scope(credential: str) -> tuple[str, str, str] | str:
+def parse_scope(credential: str) -> tuple[str, str, str] | str:
     """Access key, date and region of a credential; a text that says what is wrong with it otherwise."""
     fields = credential.rsplit("/", 4)
     if len(fields) != 5 or not fields[0]:

@@ -15,7 +15,6 @@ from sos.catalog.model import BucketSetting
 from sos.limits import KEY_BYTES_MAX
 from sos.s3.errors import (
     BadRequest,
-    FeatureNotImplemented,
     InvalidArgument,
     InvalidBucketName,
     KeyTooLongError,
@@ -53,6 +52,7 @@ class Kind(Enum):
     PUT_OBJECT_TAGGING = "PutObjectTagging"
     DELETE_OBJECT_TAGGING = "DeleteObjectTagging"
     GET_OBJECT_ATTRIBUTES = "GetObjectAttributes"
+    POST_OBJECT = "PostObject"
     PREFLIGHT = "Preflight"  # OPTIONS: without authentication
     GET_BUCKET_VERSIONING = "GetBucketVersioning"
     PUT_BUCKET_VERSIONING = "PutBucketVersioning"
@@ -192,7 +192,7 @@ def parse_target(head: RequestHead, settings: S3Settings) -> Target:
     """Name the operation (s3.md 1.0, step 2).
 
     Raises: InvalidURI, KeyTooLongError, InvalidBucketName, InvalidArgument (two selectors), MethodNotAllowed,
-    PreconditionFailed and NotImplemented (POST on a bucket), BadRequest (OPTIONS without an origin).
+    PreconditionFailed (POST on a bucket), BadRequest (OPTIONS without an origin).
     """
     bucket, key = _split_path(head, settings)
     if key and len(key) * 4 > KEY_BYTES_MAX:
@@ -268,8 +268,7 @@ def _bucket_kind(head: RequestHead) -> Kind:
         return Kind.LIST_OBJECTS_V2 if v2 else Kind.LIST_OBJECTS
     if head.method == "POST":
         if head.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            # Before authentication: a form carries its own, in a body that we do not read.
-            raise FeatureNotImplemented("Content-Type", "PostObject")
+            return Kind.POST_OBJECT  # its fields say who sent it
         raise PreconditionFailed("Bucket POST must be of the enclosure-type multipart/form-data")
     kind = _PLAIN_BUCKET.get(head.method)
     if kind is None:

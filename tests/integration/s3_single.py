@@ -299,18 +299,19 @@ class _Parts:
             clock=SystemClock(),
             shows_index=True,
         )
+        gate = Gate(access, region=self._settings.region, clock=clock)
         handlers = Handlers(
             access=access,
             buckets=buckets,
             objects=objects,
             uploads=uploads,
+            gate=gate,
             settings=self._settings,
             clock=clock,
             executor=self._executor,
         )
         if self._is_open:
-            gate = Gate(access, region=self._settings.region, clock=clock)
-            app.open(gate, handlers.dispatch, handlers.settings)
+            app.open(gate, handlers.dispatch, cors=handlers.settings, forms=handlers.forms)
         self._server = HttpServer(app)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -11,6 +11,7 @@ from sos.s3.handlers.common import Cluster, OwnerCheck
 from sos.s3.handlers.listing import ListingHandlers
 from sos.s3.handlers.multipart import MultipartHandlers
 from sos.s3.handlers.object import ObjectHandlers
+from sos.s3.handlers.post import PostHandlers
 from sos.s3.handlers.settings import SettingHandlers
 from sos.s3.limited_keys import allows, is_limited
 from sos.s3.parsing import parse_operation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sos.clock import Clock
     from sos.s3.exchange import Exchange, Response
+    from sos.s3.gate import Gate
     from sos.s3.target import S3Settings
     from sos.service.access import CatalogAccess
     from sos.service.buckets import BucketService
@@ -38,11 +40,13 @@ class Handlers:
         buckets: BucketService,
         objects: ObjectService,
         uploads: UploadService,
+        gate: Gate,
         settings: S3Settings,
         clock: Clock,
         executor: Executor,
     ) -> None:
         cluster = Cluster(access)
+        self.forms = PostHandlers(objects, gate, cluster, settings, clock)
         owners = OwnerCheck(buckets, cluster)
         self._settings = settings
         self._buckets = BucketHandlers(buckets, objects, owners, cluster, settings)

@@ -27,7 +27,11 @@ try {
   check(false, 'the second conditional creation is refused');
 } catch (error) { check(error.$metadata?.httpStatusCode === 412, `412, not ${error}`); }
 const url = await getSignedUrl(client, new s3lib.GetObjectCommand({ Bucket, Key: 'copy' }), { expiresIn: 60 });
-check(await (await fetch(url)).text() === 'a+b', 'a presigned URL');
+let shared = '';
+for (let attempt = 0; attempt < 9 && shared !== 'a+b'; attempt++) { // fetch does not repeat by itself
+  shared = await fetch(url).then((answer) => answer.text()).catch(() => '');
+}
+check(shared === 'a+b', 'a presigned URL');
 const all = await client.send(new s3lib.ListObjectsV2Command({ Bucket }));
 const gone = await client.send(new s3lib.DeleteObjectsCommand({ Bucket, Delete: { Objects: all.Contents.map(({ Key }) => ({ Key })) } }));
 check(gone.Deleted.length === all.KeyCount && !gone.Errors, 'deletes of many');

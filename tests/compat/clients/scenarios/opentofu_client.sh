@@ -2,7 +2,7 @@
 set -Eeuo pipefail
 trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
 cd "$SOS_WORK"
-curl -sf -o /dev/null -X PUT -d '' -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --aws-sigv4 aws:amz:us-east-1:s3 --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" "$SOS_ENDPOINT/$SOS_BUCKET"
+curl -sf --retry 9 --retry-all-errors -o /dev/null -X PUT -d '' -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' --aws-sigv4 aws:amz:us-east-1:s3 --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" "$SOS_ENDPOINT/$SOS_BUCKET"
 unset AWS_ENDPOINT_URL
 cat > main.tf <<TF
 terraform {

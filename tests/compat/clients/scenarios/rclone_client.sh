@@ -29,9 +29,11 @@ PY
 head -c 21000000 /dev/urandom > up/big
 rclone mkdir ":s3:$SOS_BUCKET"
 rclone sync up ":s3:$SOS_BUCKET/dir" --transfers 16 --checkers 16
-rclone check up ":s3:$SOS_BUCKET/dir" --checkers 16 2>&1 | grep -q " 0 differences found"
+rclone check up ":s3:$SOS_BUCKET/dir" --checkers 16 > check 2>&1 || { tail -3 check >&2; exit 1; }
+grep " 0 differences found" check > /dev/null
 rclone sync ":s3:$SOS_BUCKET/dir" down --transfers 16 --checkers 16
-rclone check ":s3:$SOS_BUCKET/dir" down --checkers 16 2>&1 | grep -q " 0 differences found"
+rclone check ":s3:$SOS_BUCKET/dir" down --checkers 16 > check 2>&1 || { tail -3 check >&2; exit 1; }
+grep " 0 differences found" check > /dev/null
 diff -r up down
 rclone moveto ":s3:$SOS_BUCKET/dir/big" ":s3:$SOS_BUCKET/moved"
 rclone cat ":s3:$SOS_BUCKET/moved" | cmp - up/big
