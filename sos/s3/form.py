@@ -1,7 +1,7 @@
 """A browser form on its way in (``multipart/form-data``): its fields first, then the bytes of its file. Pure.
 
 Source: s3.md 3.5 (S3 API: RESTObjectPOST; RFC 7578; RFC 2046, 5.1.1). The file is the last field that counts; what
-follows it is read and ignored. Fed with any split of the input, it gives the same fields and bytes.
+follows it is read and ignored, unless it is another file. Fed with any split of the input, it gives the same fields and bytes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class FormParser:
         Raises: MalformedPOSTRequest, MaxPostPreDataLengthExceededError, InvalidArgument.
         """
         if self.file_ended:
+            self._skip(data)
             return []
         self._buffer += data
         while not self.in_file:
@@ -64,9 +65,7 @@ class FormParser:
         if self.in_file or not self._begun:
             raise MalformedPOSTRequest
         if self._buffer.startswith(b"--"):
-            raise InvalidArgument(
-                "file", "0", message="POST requires exactly one file upload per request."
-            )
+            raise _not_one_file("0")
         raise MalformedPOSTRequest
 
     def _take_field(self) -> bool:
@@ -83,6 +82,8 @@ class FormParser:
         head, mark, rest = self._buffer.partition(b"\r\n\r\n")
         if not mark:
             return False
+        if self._taken + len(head) > FIELD_BYTES_MAX:
+            raise MaxPostPreDataLengthExceededError
         name, file_name = _parse_disposition(head)
         if name == "file":
             self.file_name = file_name or ""
@@ -104,16 +105,49 @@ class FormParser:
 
     def _take_file(self) -> list[bytes]:
         """What is certainly of the file: the end may hide in the last bytes."""
-        content, mark, _ = self._buffer.partition(self._end)
+        content, mark, rest = self._buffer.partition(self._end)
         if mark:
             self.file_ended = True
             self._buffer = b""
+            self._skip(self._end + rest)
             return [content] if content else []
         kept = len(self._end) - 1
         if len(self._buffer) <= kept:
             return []
         piece, self._buffer = self._buffer[:-kept], self._buffer[-kept:]
         return [piece]
+
+    def _skip(self, data: bytes) -> None:
+        """Look through what follows the file, of which a part's head is all that is kept. Raises: InvalidArgument."""
+        self._buffer += data
+        while True:
+            _, mark, after = self._buffer.partition(self._end)
+            if not mark:
+                self._buffer = self._buffer[-(len(self._end) - 1) :]
+                return
+            if after.startswith(b"--"):
+                self._buffer = mark + b"--"
+                return
+            head, blank, _ = after[:FIELD_BYTES_MAX].partition(b"\r\n\r\n")
+            if not blank and len(after) < FIELD_BYTES_MAX:
+                self._buffer = mark + after
+                return
+            if _is_file(head):
+                raise _not_one_file("2")
+            self._buffer = after
+
+
+def _not_one_file(count: str) -> InvalidArgument:
+    return InvalidArgument(
+        "file", count, message="POST requires exactly one file upload per request."
+    )
+
+
+def _is_file(head: bytes) -> bool:
+    try:
+        return _parse_disposition(head)[0] == "file"
+    except MalformedPOSTRequest:
+        return False
 
 
 def _parse_disposition(head: bytes) -> tuple[str, str | None]:

@@ -149,11 +149,16 @@ def with_query_headers(head: RequestHead) -> RequestHead:
     for name, value in head.query:
         lower = name.lower()
         if lower.startswith("x-amz-") and lower not in _SIGNATURE_PARAMETERS:
-            if not _TOKEN.fullmatch(name):
-                raise InvalidArgument(name, message="This is no name of a header.")
-            check_header_value(name, value)
+            check_header(name, value)
             added.setdefault(lower, value.strip())
     return head._replace(headers=added | head.headers) if added else head
+
+
+def check_header(name: str, value: str) -> None:
+    """Refuse what did not come as a header and could be none. Raises: InvalidArgument."""
+    if not _TOKEN.fullmatch(name):
+        raise InvalidArgument(name, message="This is no name of a header.")
+    check_header_value(name, value)
 
 
 def check_header_value(name: str, value: str) -> None:

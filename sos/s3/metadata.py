@@ -25,7 +25,7 @@ _WORD_BYTES: Final = (
     45  # of UTF-8 in one encoded word: base64 makes 60 of them, a word has at most 75
 )
 _PLAIN: Final = StoredHeaders()
-_SYSTEM: Final = frozenset(
+SYSTEM_NAMES: Final = frozenset(
     {
         *("content-type", "cache-control", "content-disposition", "content-encoding"),
         *("content-language", "expires"),
@@ -36,7 +36,7 @@ _SYSTEM: Final = frozenset(
 def parse_stored_headers(headers: Mapping[str, str]) -> StoredHeaders:
     """What of ``headers`` is stored. Raises: MetadataTooLarge."""
     user = _parse_user_metadata(headers)
-    if not user and _SYSTEM.isdisjoint(headers):
+    if not user and SYSTEM_NAMES.isdisjoint(headers):
         return _PLAIN
     encoding = headers.get("content-encoding")
     return StoredHeaders(

@@ -97,7 +97,7 @@ _REFUSED_PREFIXES: Final = (
     "x-amz-grant-",
     "x-amz-object-lock-",
 )
-_NO_CONDITIONS: Final[frozenset[str]] = frozenset()
+NO_CONDITIONS: Final[frozenset[str]] = frozenset()
 _CANNED_ACLS_THAT_HOLD: Final = frozenset({"private", "bucket-owner-full-control"})
 _CANNED_ACLS: Final = _CANNED_ACLS_THAT_HOLD | {
     *("public-read", "public-read-write", "authenticated-read", "aws-exec-read"),
@@ -152,7 +152,7 @@ def _parse_other(
         raise FeatureNotImplemented("x-amz-tagging")
     if target.kind in _MULTIPART:
         return _parse_multipart(target, head, payload, settings)
-    _refuse_headers(head.headers, _NO_CONDITIONS)
+    refuse_headers(head.headers, NO_CONDITIONS)
     params, bucket = head.params, target.bucket
     owner = head.headers.get("x-amz-expected-bucket-owner")
     match target.kind:
@@ -268,7 +268,7 @@ def _parse_multipart(
 ) -> Operation:
     headers = head.headers
     is_complete = target.kind is Kind.COMPLETE_MULTIPART_UPLOAD
-    _refuse_headers(headers, READ_CONDITIONS if is_complete else _NO_CONDITIONS)
+    refuse_headers(headers, READ_CONDITIONS if is_complete else NO_CONDITIONS)
     match target.kind:
         case Kind.UPLOAD_PART:
             if "x-amz-copy-source" not in headers:
@@ -399,7 +399,7 @@ def _parse_delete_objects(
 # --- objects ----------------------------------------------------------------------------------------
 def _parse_read(target: Target, head: RequestHead) -> GetObject | HeadObject:
     headers, params = head.headers, head.params
-    _refuse_headers(headers, READ_CONDITIONS)
+    refuse_headers(headers, READ_CONDITIONS)
     overrides: tuple[tuple[str, str], ...] = ()
     version_id: str | None = None
     if params:
@@ -434,7 +434,7 @@ def _parse_version_id(params: Mapping[str, str]) -> str | None:
 
 def _parse_delete(target: Target, head: RequestHead, settings: S3Settings) -> DeleteObject:
     headers = head.headers
-    _refuse_headers(headers, READ_CONDITIONS)
+    refuse_headers(headers, READ_CONDITIONS)
     return DeleteObject(
         bucket=target.bucket,
         expected_owner=headers.get("x-amz-expected-bucket-owner"),
@@ -448,7 +448,7 @@ def _parse_put(
     target: Target, head: RequestHead, payload: Payload, settings: S3Settings
 ) -> PutObject | CopyObject:
     headers, params = head.headers, head.params
-    is_conditional = _refuse_headers(headers, READ_CONDITIONS)
+    is_conditional = refuse_headers(headers, READ_CONDITIONS)
     if params:
         _refuse_put_parameters(params)
     check_stored(headers)
@@ -557,7 +557,7 @@ def _bad_copy_source(text: str) -> InvalidArgument:
 
 
 # --- headers --------------------------------------------------------------------------------------
-def _refuse_headers(headers: Mapping[str, str], conditions: frozenset[str]) -> bool:
+def refuse_headers(headers: Mapping[str, str], conditions: frozenset[str]) -> bool:
     """501 for every header that asks for what we do not do. ``conditions``: the ``If-*`` that are parsed later.
 
     Returns: whether there is any of these.

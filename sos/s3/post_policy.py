@@ -33,6 +33,7 @@ def parse_policy(text: str) -> PostPolicy:
     """A policy field. Raises: InvalidPolicyDocument."""
     try:
         document = json.loads(b64decode(text, validate=True))
+        json.dumps(document, ensure_ascii=False).encode()  # half a character fits in no answer
     except (binascii.Error, ValueError, RecursionError) as error:
         raise _invalid("Invalid JSON.") from error
     if not isinstance(document, dict):
@@ -68,7 +69,7 @@ def _parse_time(text: object) -> int:
 def _parse_length(condition: list[Any]) -> tuple[int, int]:
     try:
         least, greatest = int(condition[1]), int(condition[2])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _invalid("Invalid content-length-range.") from error
     return least, greatest
 

@@ -195,6 +195,8 @@ def test_policies_that_are_none(site: Site, s3: Any, bucket: str) -> None:
         {"expiration": soon, "conditions": [["like", "$key", "a"]]},
         {"expiration": soon, "conditions": [{"key": 5}]},
         {"expiration": soon, "conditions": [["content-length-range", "a", "b"]]},
+        {"expiration": soon, "conditions": [["content-length-range", 0, float("inf")]]},
+        {"expiration": soon, "conditions": [["eq", "$key", "\ud800"]]},  # half a character
     )
     for document in documents:
         answer = send(site, bucket, form(own_policy(s3, bucket, document)))
@@ -222,4 +224,41 @@ def test_forms_that_cannot_be_read(site: Site, s3: Any, bucket: str) -> None:
         send(site, "no-such-bucket-anywhere", form(signed(s3, "no-such-bucket-anywhere", "k"))).code
         == "NoSuchBucket"
     )
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_fields_that_no_header_could_hold(site: Site, s3: Any, bucket: str) -> None:
+    """Section 11: CR, LF or NUL in metadata; such an object could not be read again. 501 as for a PUT."""
+    refused = (
+        ("Content-Type", "a/b\r\nX-Evil: 1", 400, "InvalidArgument"),
+        ("x-amz-meta-a", "b\nc", 400, "InvalidArgument"),
+        ("x-amz-meta-a", "b\0c", 400, "InvalidArgument"),
+        ("x-amz-meta-a b", "c", 400, "InvalidArgument"),
+        ("x-amz-meta-\n", "c", 400, "InvalidArgument"),
+        ("x-amz-server-side-encryption", "AES256", 501, "NotImplemented"),
+        ("x-amz-website-redirect-location", "/x", 501, "NotImplemented"),
+        ("x-amz-object-lock-mode", "COMPLIANCE", 501, "NotImplemented"),
+    )
+    for name, value, status, code in refused:
+        more = {name: value}
+        answer = send(site, bucket, form(signed(s3, bucket, "k", Fields=more, Conditions=[more])))
+        assert (answer.status, answer.code) == (status, code), name
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_a_redirect_to_nowhere_is_ignored(site: Site, s3: Any, bucket: str) -> None:
+    """What was stored is answered as stored."""
+    for redirect in ("http://[", "javascript:alert(1)", "http://x/\r\nX-Evil: 1"):
+        more = {"success_action_redirect": redirect}
+        answer = send(site, bucket, form(signed(s3, bucket, "k", Fields=more, Conditions=[more])))
+        assert answer.status == 204, redirect
+        assert "X-Evil" not in answer.headers
+
+
+def test_two_files(site: Site, s3: Any, bucket: str) -> None:
+    """Section 11: refused, and the first one is not stored either."""
+    first = form(signed(s3, bucket, "k"))
+    body = first.removesuffix(f"--{BOUNDARY}--\r\n".encode()) + form({}, b"second")
+    answer = send(site, bucket, body)
+    assert (answer.status, answer.code) == (400, "InvalidArgument")
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0

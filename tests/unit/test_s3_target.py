@@ -6,7 +6,6 @@ import pytest
 
 from sos.limits import HEADER_BYTES_MAX, KEY_BYTES_MAX
 from sos.s3.errors import (
-    FeatureNotImplemented,
     InvalidArgument,
     InvalidBucketName,
     InvalidURI,

@@ -25,9 +25,10 @@ from sos.s3.errors import (
 )
 from sos.s3.exchange import XML, Response
 from sos.s3.form import FormParser, parse_boundary
+from sos.s3.head import check_header
 from sos.s3.limited_keys import allows_key
-from sos.s3.metadata import parse_stored_headers
-from sos.s3.parsing import check_stored
+from sos.s3.metadata import META_PREFIX, SYSTEM_NAMES, parse_stored_headers
+from sos.s3.parsing import NO_CONDITIONS, check_stored, refuse_headers
 from sos.s3.post_policy import check_policy, parse_policy
 from sos.s3.refusals import Subject, s3_error_for
 from sos.s3.sigv4 import ALGORITHM, UNSIGNED, SigningKeys, parse_scope
@@ -39,7 +40,7 @@ from sos.service.requests import PutRequest, Target, UploadDigests
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from sos.catalog.model import AccessKeyRecord
+    from sos.catalog.model import AccessKeyRecord, StoredHeaders
     from sos.clock import Clock
     from sos.s3.exchange import RawBody
     from sos.s3.gate import Gate
@@ -99,7 +100,7 @@ class PostHandlers:
             if "tagging" in fields
             else ()
         )
-        check_stored({**fields, "x-amz-acl": fields.get("acl", "private")})
+        headers = _stored_headers(fields)
         body = _FormFile(
             parser,
             raw,
@@ -110,7 +111,7 @@ class PostHandlers:
         result = await self._objects.put(
             PutRequest(
                 target=Target(AccessKeyId(key.access_key), bucket, name),
-                headers=parse_stored_headers(fields),
+                headers=headers,
                 tags=tags,
             ),
             body,
@@ -176,13 +177,10 @@ class PostHandlers:
         headers = [("ETag", etag), *checksum_headers(result.checksum)]
         if result.version is not None:
             headers.append(("x-amz-version-id", self._cluster.version_id(result.version)))
-        redirect = fields.get("success_action_redirect") or fields.get("redirect")
-        if redirect and urlsplit(redirect).scheme in ("http", "https") and redirect.isprintable():
-            query = urlencode({"bucket": bucket, "key": key, "etag": etag})
-            joint = "&" if urlsplit(redirect).query else "?"
-            return Response(
-                status=303, headers=[*headers, ("Location", f"{redirect}{joint}{query}")]
-            )
+        redirect = fields.get("success_action_redirect") or fields.get("redirect", "")
+        elsewhere = _redirect(redirect, urlencode({"bucket": bucket, "key": key, "etag": etag}))
+        if elsewhere is not None:
+            return Response(status=303, headers=[*headers, ("Location", elsewhere)])
         headers.append(("Location", location))
         status = _STATUSES.get(fields.get("success_action_status", ""), 204)
         if status != 201:
@@ -206,6 +204,31 @@ async def _read_fields(parser: FormParser, raw: RawBody) -> list[bytes]:
             raise MalformedPOSTRequest
         first = parser.feed(piece)
     return first
+
+
+def _stored_headers(fields: Mapping[str, str]) -> StoredHeaders:
+    """What a PUT with these fields as headers would store.
+
+    Raises: InvalidArgument (a PUT could not have sent it), NotImplemented, InvalidStorageClass, MetadataTooLarge.
+    """
+    refuse_headers(fields, NO_CONDITIONS)
+    check_stored({**fields, "x-amz-acl": fields.get("acl", "private")})
+    stored = parse_stored_headers(fields)
+    for name, value in fields.items():
+        if name in SYSTEM_NAMES or name.startswith(META_PREFIX):
+            check_header(name, value)
+    return stored
+
+
+def _redirect(url: str, query: str) -> str | None:
+    """``url`` with ``query`` added; None for what is no address of the web: the bytes are stored, come what may."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme not in ("http", "https") or not url.isprintable():
+        return None
+    return f"{url}{'&' if parts.query else '?'}{query}"
 
 
 def _base_name(file_name: str) -> str:
