@@ -264,8 +264,8 @@ def decode_listed(rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[ListedObje
             _, _, size_bytes, modified_ms, etag, md5, algorithm, _, _, _, _, _ = fields
             more = _PLAIN_LISTED
         else:
-            _, _, is_marker, size_bytes, modified_ms, etag, md5, algorithm, *rest = fields
-            number, is_null, older, _, composite = rest[5:10]
+            _, _, is_marker, size_bytes, modified_ms, etag, md5, algorithm = fields[:8]
+            number, is_null, older, _, composite = fields[13:18]
             version = NULL_VERSION if is_null else number
             more = (composite, is_marker, version, older, number)
         entry = (key.decode(), size_bytes, etag or md5.hex(), modified_ms, ALGORITHMS[algorithm])

@@ -66,7 +66,11 @@ def list_versions(
 
 
 def _add_block(transaction: Transaction, bucket_id: int, block: list[_Row], page: _Page) -> None:
-    for row, entry in zip(block, decode_listed(block), strict=True):
+    entries = decode_listed(block)
+    if not any(entry.older for entry in entries):
+        page.add_latest(entries)
+        return
+    for row, entry in zip(block, entries, strict=True):
         if page.is_full():
             return
         page.add(entry, is_latest=True)
@@ -128,7 +132,7 @@ class _Page:
         self._versions: list[ListedObject] = []
         self._is_latest: list[bool] = []
         self._prefixes: list[str] = []
-        self._last: VersionPosition | None = None
+        self._last_prefix: str | None = None  # if the last entry is one
         self._is_truncated = False
         self._wants_nothing = limit <= 0
 
@@ -140,18 +144,27 @@ class _Page:
         return self._is_truncated or self._wants_nothing
 
     def add(self, entry: ListedObject, *, is_latest: bool) -> None:
-        if not self._take():
-            return
-        self._versions.append(entry)
-        self._is_latest.append(is_latest)
-        has_more = entry.older or not is_latest
-        order = entry.number if has_more and entry.version == NULL_VERSION else 0
-        self._last = VersionPosition(key=entry.key, version=entry.version, order=order)
+        if self._take():
+            self._versions.append(entry)
+            self._is_latest.append(is_latest)
+            self._last_prefix = None
+
+    def add_latest(self, entries: list[ListedObject]) -> None:
+        """Current versions without older ones, many at once: nearly all keys of nearly all buckets."""
+        room = self._left
+        if len(entries) > room:
+            self._is_truncated = True
+            entries = entries[:room]
+        if entries:
+            self._versions += entries
+            self._is_latest += [True] * len(entries)
+            self._left = room - len(entries)
+            self._last_prefix = None
 
     def add_prefix(self, prefix: str) -> None:
         if self._take():
             self._prefixes.append(prefix)
-            self._last = VersionPosition(key=prefix)
+            self._last_prefix = prefix
 
     def _take(self) -> bool:
         if not self._left:
@@ -165,6 +178,17 @@ class _Page:
             versions=self._versions,
             is_latest=self._is_latest,
             common_prefixes=self._prefixes,
-            last=self._last,
+            last=self._position(),
             truncated=self._is_truncated,
         )
+
+    def _position(self) -> VersionPosition | None:
+        """Of the last entry."""
+        if self._last_prefix is not None:
+            return VersionPosition(key=self._last_prefix)
+        if not self._versions:
+            return None
+        entry = self._versions[-1]
+        has_more = entry.older or not self._is_latest[-1]
+        order = entry.number if has_more and entry.version == NULL_VERSION else 0
+        return VersionPosition(key=entry.key, version=entry.version, order=order)

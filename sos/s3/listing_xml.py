@@ -127,6 +127,9 @@ def _append_versions(
     previous: ChecksumAlgorithm | None = None
     previous_composite = False
     between = ""
+    is_odd = find_special if encode is escape else _ODD_IN_URL.search
+    if not is_odd("".join([entry[0] for entry in page.versions])):
+        encode = str
     for entry, is_latest in zip(page.versions, page.is_latest, strict=True):
         key, size_bytes, etag, modified_ms, algorithm, composite, is_marker, version, _, _ = entry
         head = (

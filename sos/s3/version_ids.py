@@ -9,7 +9,8 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from functools import lru_cache
 from typing import Final
 
 from sos.catalog.model import NULL_VERSION, VersionNumber
@@ -49,8 +50,13 @@ def parse_place_id(secret: bytes, text: str) -> int | None:
 
 
 def _seal(secret: bytes, domain: bytes, number: int) -> str:
+    """A page of versions seals a thousand: two thirds of the time of ``urlsafe_b64encode`` goes into its own work."""
     body = number.to_bytes(_NUMBER_BYTES, "big")
-    return urlsafe_b64encode(_mac(secret, domain, body) + body).decode()
+    text = binascii.b2a_base64(_mac(secret, domain, body) + body, newline=False)
+    return text.translate(_URL_SAFE).decode()
+
+
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 def _open(secret: bytes, domain: bytes, text: str) -> int | None:
@@ -67,4 +73,12 @@ def _open(secret: bytes, domain: bytes, text: str) -> int | None:
 
 
 def _mac(secret: bytes, domain: bytes, body: bytes) -> bytes:
-    return hashlib.blake2b(domain + body, digest_size=_MAC_BYTES, key=secret).digest()
+    state = _keyed(secret, domain).copy()
+    state.update(body)
+    return state.digest()
+
+
+@lru_cache(maxsize=8)
+def _keyed(secret: bytes, domain: bytes) -> hashlib.blake2b:
+    """The state behind key and domain, from which each hash goes on."""
+    return hashlib.blake2b(domain, digest_size=_MAC_BYTES, key=secret)
