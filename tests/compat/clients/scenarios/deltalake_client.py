@@ -1,5 +1,6 @@
 """deltalake: writers at the same time; every commit that was acknowledged is in the table, none twice."""
 
+import os
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -50,4 +51,7 @@ if __name__ == "__main__":
     )
     check(len(done) >= WRITERS * COMMITS // 2, f"most commits succeed: {len(done)}")
     check(table.version() == len(found) - 1, "versions without gaps")
-    print(deltalake.__version__)
+    print(deltalake.__version__, flush=True)
+    # deltalake 1.6.6 with pyarrow often aborts while the interpreter ends ("terminate called without an active
+    # exception"), also where no node restarts. All that is checked here is checked by now.
+    os._exit(0)
