@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.integration.cluster import is_alive
+
 REPOSITORY = Path(__file__).parents[2]
 _PARENT = """
 import subprocess, signal
@@ -36,21 +38,13 @@ def test_a_child_that_is_still_importing_dies_with_its_parent(tmp_path: Path) ->
     parent.wait()
     try:
         end = time.monotonic() + 10
-        while _is_alive(child):
+        while is_alive(child):
             assert time.monotonic() < end, "the child outlived its parent"
             time.sleep(0.01)
     finally:
         parent.stdout.close()
-        if _is_alive(child):
+        if is_alive(child):
             os.kill(child, signal.SIGKILL)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_run_by_hand_it_says_so() -> None:
