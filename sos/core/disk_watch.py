@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from sos.clock import Clock
 from sos.disk_sizes import DiskSizes
 
 _RELEASE_FACTOR: Final = 1.25  # low ends only when clearly above the reserve: no flapping
-_LOOK_S: Final = (
-    0.05  # how old the answer to "is there room" may be: the question costs a system call
-)
 
 
 class DiskWatch:
     """Whether the data directory's disk is below its reserve, and how much of that is left."""
 
-    def __init__(self, path: str, *, sizes: DiskSizes, clock: Clock) -> None:
+    def __init__(self, path: str, *, sizes: DiskSizes) -> None:
         self._path = path
         self._reserve_bytes = sizes.reserve
-        self._clock = clock
-        self._looked_s = float("-inf")
         self.floor_bytes: Final = sizes.floor
         self.is_low = False
         self.free_bytes = 0
@@ -40,11 +34,8 @@ class DiskWatch:
         return self.free_bytes < self.floor_bytes
 
     def room_bytes(self) -> int:
-        """Free bytes, as of a moment ago."""
-        now = self._clock.monotonic()
-        if now - self._looked_s >= _LOOK_S:
-            self._looked_s = now
-            self._measure()
+        """Free bytes now. Never remembered: a foreign process fills a small disk within milliseconds."""
+        self._measure()
         return self.free_bytes
 
     def _measure(self) -> None:

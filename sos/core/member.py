@@ -85,7 +85,7 @@ class Member:
         self._loop = asyncio.get_running_loop()
         boundary, listed = store.boundary(), store.members()
         self.sync_times = sync_times
-        self.disk = DiskWatch(config.node.data, sizes=disk_sizes(config), clock=clock)
+        self.disk = DiskWatch(config.node.data, sizes=disk_sizes(config))
         self.raft = RaftNode(
             self_id=self.node,
             members=to_raft_list(listed.members, epoch=listed.epoch),

@@ -211,7 +211,11 @@ class FileJournal:
         return self._vote.vote.voted_for
 
     def onOneSecondTimer(self) -> None:
-        """Note how far the log is durable, so that the next start notices if that is gone. Syncs nothing."""
+        """Note how far the log is durable, so that the next start notices if that is gone: not synced, a hint.
+
+        Also where a disk was too full for the next vote's spare it is tried again here. Raises: FatalStop.
+        """
+        self._vote.keep_spare()
         store = self._store
         segment = store.last_segment
         if segment is None or store.failed or store.must_cut or self._commit_index >= store.stop:

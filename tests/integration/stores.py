@@ -90,8 +90,22 @@ def put(node: TestNode, key: str, body: bytes, *, timeout_s: float = 30.0) -> in
 
 
 def put_ok(node: TestNode, key: str, body: bytes, *, deadline_s: float = 20.0) -> None:
-    """PUT until it is acknowledged."""
-    until(lambda: put(node, key, body) == 200, f"{key} is stored", deadline_s)
+    """PUT until it is acknowledged; what it was answered last is in the failure."""
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            reply = request(node, "PUT", f"/{BUCKET}/{key}", body=body)
+            told = f"{reply.status} {reply.body!r}"
+        except OSError as error:
+            told = f"no answer: {error!r}"
+        else:
+            if reply.status == 200:
+                return
+        if time.monotonic() >= end:
+            raise AssertionError(
+                f"not within {deadline_s} s: {key} is stored by {node.name}; last {told}\n{node.log_tail()}"
+            )
+        time.sleep(0.02)
 
 
 def get(

@@ -98,7 +98,7 @@ def _fail(node: TestNode, cluster: Cluster, place: str) -> None:
                 assert put(node, "failed", SMALL) != 200
                 _wait_ended(node)
         case "vote":
-            vote = node.data / "journal" / "vote.tmp"
+            vote = node.data / "journal" / "vote.spare"
             with (
                 injected(core, f"fsync:{_FAILED_ONCE}", path=vote),
                 cluster.paused(cluster.leader()),

@@ -14,6 +14,7 @@ from sos.disk import SystemDisk
 from sos.errors import EXIT_DAMAGE, EXIT_DISK, DiskFull, FatalStop, JournalDamaged, StartRefused
 from sos.raft.journal import FileJournal, open_journal
 from sos.raft.journal_format import Entry
+from tests.faults import tmpfs
 from tests.faults.simdisk import SimDisk, Write
 
 INCARNATION = "00112233445566ff"
@@ -415,6 +416,47 @@ def test_an_io_error_of_the_vote_stops_for_good() -> None:
     assert journal.getCurrentTerm() == 0
     with pytest.raises(FatalStop):
         journal.setCurrentTerm(2, "n1@00")
+
+
+@tmpfs.needs_tmpfs
+def test_a_vote_needs_no_free_space(tmp_path: Path) -> None:
+    """A disk may run full between asking for room and the vote: that must not end the node. Nor the next vote."""
+    with tmpfs.small_disk(tmp_path, 1 << 20):
+        directory = str(tmp_path / "journal")
+        os.mkdir(directory)
+        options: dict[str, Any] = {"incarnation": INCARNATION, "segment_bytes": 64 * 1024}
+        journal = open_journal(SystemDisk(), directory, **options)
+        journal.add(*entry(1))
+        journal.sync()
+        tmpfs.fill(tmp_path)
+
+        for term in range(1, 20):
+            journal.setCurrentTerm(term, None)
+            journal.setCurrentTerm(term, "n1@00")
+            journal.onOneSecondTimer()
+        journal.close()
+
+        again = open_journal(SystemDisk(), directory, **options)
+        assert (again.getCurrentTerm(), again.getVotedForNodeId()) == (19, "n1@00")
+        again.close()
+
+
+def test_a_spare_for_the_next_vote_comes_with_the_space() -> None:
+    """The spare that found no room is made within a second of there being some, and then a vote needs none."""
+    disk = make_disk()
+    journal = open_small(disk)
+    fill(journal, 1, 1)
+    disk.fail("pwrite", 2, "enospc", part="vote")
+    journal.setCurrentTerm(1, "n1@00")
+    assert disk.listing(DIRECTORY).count("vote.spare") == 0
+
+    journal.onOneSecondTimer()
+    disk.fail("create", 1, "enospc", part="vote")
+    journal.setCurrentTerm(2, "n1@00")
+
+    assert journal.getCurrentTerm() == 2
+    for state in disk.power_loss_states():
+        assert open_small(state).getCurrentTerm() == 2
 
 
 def test_pages_of_a_failed_sync_are_not_trusted_after_a_restart() -> None:
