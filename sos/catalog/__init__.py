@@ -18,7 +18,7 @@ The core (single writer; one thread at a time; not fork-safe):
         result: None for noop and members, list[bytes] (encoded results) for operations
         Raises FatalStop: nothing of the batch took effect, the store is unusable, the process must end.
     store.view() -> View (context manager)      store.members() -> MemberList(index, members)
-    store.generation   store.clear_stale_readers() -> int    store.close()   store.used_bytes()
+    store.generation   store.clear_stale_readers() -> int    store.close()   store.keep_room(ahead_bytes) -> bool
     store.durable_index: the journal may drop entries up to it     store.sync()
     store.copy_snapshot(file) -> CopyPoint(index, term, size_bytes)      long: call it in a thread
     verify_snapshot(file) -> CopyPoint          checks every record; in another process than the core

@@ -18,6 +18,7 @@ from typing import Final, Protocol, cast
 
 import lmdb
 
+from sos.disk import is_no_space
 from sos.errors import Corruption, DiskFull, SosError, Unavailable
 
 Environment = lmdb.Environment
@@ -138,12 +139,48 @@ def copy_environment(environment: Environment, file: Path) -> None:
         os.close(descriptor)
 
 
+def used_bytes(environment: Environment) -> int:
+    """All pages that were ever used, free ones included; the file may be longer, see ``GrowthRoom``."""
+    pages: int = environment.info()["last_pgno"] + 1
+    page_bytes: int = environment.stat()["psize"]
+    return pages * page_bytes
+
+
 def check_length(environment: Environment, file: Path) -> None:
     """Raises: Corruption if the file ends before its last page, where reading would be SIGBUS."""
-    pages: int = environment.info()["last_pgno"] + 1
-    needed = pages * environment.stat()["psize"]
+    needed = used_bytes(environment)
     if file.stat().st_size < needed:
         raise Corruption(f"{file} has {file.stat().st_size} bytes of {needed}")
+
+
+class GrowthRoom:
+    """Blocks behind the last page: a foreign process that fills the disk under a commit does not fail it."""
+
+    def __init__(self, environment: Environment, file: Path) -> None:
+        self._environment = environment
+        self._file = file
+        self._kept_to = 0
+
+    def keep(self, ahead_bytes: int) -> bool:
+        """Have ``ahead_bytes`` for the pages of the next transaction. False: there is no space for them now.
+
+        Raises: OSError.
+        """
+        used = used_bytes(self._environment)
+        if used + ahead_bytes <= self._kept_to:
+            return True
+        stop = used + ahead_bytes + ahead_bytes // 2
+        descriptor = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, used, stop - used)
+        except OSError as error:
+            if is_no_space(error):
+                return False
+            raise
+        finally:
+            os.close(descriptor)
+        self._kept_to = stop
+        return True
 
 
 def _prepare_lock_file(directory: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from sos.catalog.environment import (
-    DATA_FILE,
     Environment,
     LmdbError,
     MapResizedError,
@@ -16,6 +15,7 @@ from sos.catalog.environment import (
     meaning_of,
     open_reader,
     read_pointer,
+    used_bytes,
 )
 from sos.catalog.views import View
 from sos.errors import SosError
@@ -77,8 +77,7 @@ class CatalogReader:
 
     def used_bytes(self) -> int:
         """The most that a copy can take."""
-        path = generation_directory(self._directory, self._generation)
-        return (path / DATA_FILE).stat().st_size
+        return used_bytes(self._environment)
 
     def close(self) -> None:
         """Close the environment; open views end."""

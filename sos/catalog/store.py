@@ -13,6 +13,7 @@ from sos.catalog import records
 from sos.catalog.batch import CHAIN_BYTES, FORMAT_VERSION, Batch, Entry
 from sos.catalog.environment import (
     DATA_FILE,
+    GrowthRoom,
     LmdbError,
     begin,
     check_length,
@@ -51,6 +52,7 @@ class CatalogStore:
         self._batch: Batch | None = None  # the open transaction
         self._durable_index = 0
         self._environment = open_writer(generation_directory(directory, generation))
+        self._growth = GrowthRoom(self._environment, self._path() / DATA_FILE)
         with self.view() as view:
             self._state: State = view.state()
             check_format(view)
@@ -140,6 +142,14 @@ class CatalogStore:
             self.commit()
         return results
 
+    def keep_room(self, ahead_bytes: int) -> bool:
+        """Have ``ahead_bytes`` on disk for what ``apply`` adds next, so that no commit meets a full disk.
+
+        Returns: False if there is no space for them now. Raises: FatalStop.
+        """
+        with self._ending_on_failure():
+            return self._growth.keep(ahead_bytes)
+
     def commit(self) -> None:
         """Make visible what ``apply`` holds. Raises: FatalStop, as ``apply`` does."""
         batch = self._batch
@@ -190,10 +200,6 @@ class CatalogStore:
         """The member list in force, and the index of the entry that set it."""
         with self.view() as view:
             return view.member_list()
-
-    def used_bytes(self) -> int:
-        """Length of the database file, free pages included."""
-        return (self._path() / DATA_FILE).stat().st_size
 
     def clear_stale_readers(self) -> int:
         """Free the slots of readers whose process died: they pin old pages until the disk is full."""
@@ -253,6 +259,7 @@ class CatalogStore:
         hit("install.after_swap")
         self._environment = open_writer(path)
         self._generation = generation
+        self._growth = GrowthRoom(self._environment, self._path() / DATA_FILE)
         with self.view() as view:
             self._state = view.state()
         self._durable_index = self._state.index

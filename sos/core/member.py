@@ -98,13 +98,13 @@ class Member:
             settings=RaftSettings(
                 apply_gather_s=_APPLY_GATHER_S,
                 entry_room_bytes=self.disk.floor_bytes,
-                apply_room_bytes=self.disk.floor_bytes // 4,
                 vote_room_bytes=min(self.disk.floor_bytes // 8, MIB),
             ),
             installed_at=None if boundary is None else decode_point(boundary),
         )
         self.raft.wake = self._schedule_tick
         self.raft.room_bytes = self.disk.room_bytes
+        self.raft.has_apply_room = self._has_apply_room
         self.proposer = Proposer(self.raft, clock=clock, lowest_level=self._lowest_level)
         self.barriers = Barriers(self.raft)
         self.own = OwnProposals(
@@ -410,6 +410,11 @@ class Member:
         if state != self._pushed:
             self._pushed = state
             self._link.push_state(state)
+
+    def _has_apply_room(self) -> bool:
+        """The catalog's disk can take the next entries, also if a foreign process fills it meanwhile."""
+        needed = self.disk.floor_bytes // 4
+        return self.disk.room_bytes() >= needed and self.store.keep_room(needed)
 
     def _is_disk_low(self) -> bool:
         """New writes are refused: this disk is low, or so many others are that no majority has room."""

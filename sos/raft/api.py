@@ -158,10 +158,9 @@ class RaftSettings:
     apply_entries_max: int = 1024  # one turn of apply; more would silence the tick
     apply_bytes_max: int = RAFT_BATCH_BYTES
     apply_gather_s: float = 0.0  # so long applied entries may wait for more to share a commit
-    # Free bytes below which a node takes no entries, applies none, and neither votes nor hears of a new term:
-    # whatever needs the disk waits for space instead of ending the process. 0: it is never asked.
+    # Free bytes below which a node takes no entries, and neither votes nor hears of a new term: whatever needs the
+    # disk waits for space instead of ending the process. 0: it is never asked.
     entry_room_bytes: int = 0
-    apply_room_bytes: int = 0
     vote_room_bytes: int = 0
     uncommitted_entries_max: int = (
         2 * PROPOSALS_QUEUED_MAX

@@ -73,6 +73,9 @@ class RaftNode:
         self.on_app: Callable[[NodeId, bytes], None] = _drop_app
         self.on_need_snapshot: Callable[[NodeId, int], None] = _drop_need
         self.room_bytes: Callable[[], int] = _unlimited  # free bytes of the disk; see RaftSettings
+        self.has_apply_room: Callable[[], bool] = (
+            _always  # the machine's disk can take what is next
+        )
         self._settings = settings = settings or RaftSettings()
         self._log = journal
         self._machine = machine
@@ -395,7 +398,7 @@ class RaftNode:
 
     def apply_committed(self) -> bool:
         has_work = self._core.commit_index() > self._core.applied_index()
-        if has_work and self.room_bytes() < self._settings.apply_room_bytes:
+        if has_work and not self.has_apply_room():
             return False
         return self._applying.turn()
 
@@ -533,6 +536,10 @@ def _finish_install(log: Log, point: SnapshotPoint) -> None:
     if point.term > log.getCurrentTerm():
         log.setCurrentTerm(point.term, None)  # first: a log must not be newer than the vote
     log.reset_to(list(point.entries))
+
+
+def _always() -> bool:
+    return True
 
 
 def _unlimited() -> int:

@@ -36,6 +36,7 @@ from sos.catalog.store import CatalogStore, verify_snapshot
 from sos.catalog.views import View
 from sos.errors import EXIT_BUG, EXIT_DAMAGE, EXIT_DISK, Corruption, FatalStop, Unavailable
 from sos.packing import pack
+from tests.faults import tmpfs
 from tests.unit.catalog_samples import (
     NODES,
     ROOT,
@@ -162,6 +163,29 @@ def test_a_batch_that_fails_changes_nothing_and_ends_the_store(path: Path) -> No
         assert view.digests() == before
         assert view.object(bucket_of(view).bucket_id, "a") is None
     assert len(store.apply([good])) == 1
+
+
+@tmpfs.needs_tmpfs
+def test_room_that_is_kept_outlasts_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """Scenario 38: between the question for room and the commit a foreign file takes the last byte."""
+    with tmpfs.small_disk(tmp_path, 8 << 20):
+        store, log = CatalogStore.create(tmp_path / "catalog", formation()), Log()
+        store.apply([log.entry(create_bucket())])
+        assert store.keep_room(1 << 20)
+        tmpfs.fill(tmp_path)
+
+        for number in range(10):  # 200 KiB of bodies, in pages of their own
+            assert store.keep_room(100 << 10)
+            store.apply([log.entry(put(f"key-{number}", inline_body(number, bytes(20_000))))])
+        assert not store.keep_room(4 << 20), "the disk is full"
+
+        tmpfs.free(tmp_path)
+        assert store.keep_room(4 << 20)
+        store.close()
+        again = CatalogStore.open(tmp_path / "catalog")
+        with again.view() as view:
+            assert view.object(bucket_of(view).bucket_id, "key-9") is not None
+        again.close()
 
 
 def test_what_is_held_shows_with_its_commit_alone(tmp_path: Path, path: Path) -> None:
