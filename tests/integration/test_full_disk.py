@@ -16,6 +16,7 @@ from tests.integration.stores import (
     KIB,
     MIB,
     Reply,
+    blobs_on_disk,
     check_all,
     content,
     delete_ok,
@@ -64,6 +65,14 @@ def _back_within(node: TestNode, key: str, body: bytes) -> None:
     started = time.monotonic()
     put_ok(node, key, body)
     assert time.monotonic() - started < _BACK_S + _SLACK_S
+
+
+def _make_room(cluster: Cluster, keys: list[str]) -> None:
+    """The tests that follow begin well above the reserve, with no space still to come back."""
+    for key in keys:
+        delete_ok(cluster.nodes[0], key)
+    for node in cluster.nodes:
+        until(lambda n=node: len(blobs_on_disk(n)) == 1, f"{node.name} has its space", 20.0)  # type: ignore[misc]
 
 
 def _fill(node: TestNode, body: bytes, stored: dict[str, bytes]) -> Reply:
