@@ -73,9 +73,7 @@ class RaftNode:
         self.on_app: Callable[[NodeId, bytes], None] = _drop_app
         self.on_need_snapshot: Callable[[NodeId, int], None] = _drop_need
         self.room_bytes: Callable[[], int] = _unlimited  # free bytes of the disk; see RaftSettings
-        self.has_apply_room: Callable[[], bool] = (
-            _always  # the machine's disk can take what is next
-        )
+        self.has_apply_room: Callable[[], bool] = _always  # for what is applied next
         self._settings = settings = settings or RaftSettings()
         self._log = journal
         self._machine = machine

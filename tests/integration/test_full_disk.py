@@ -112,11 +112,7 @@ def test_writes_end_at_the_reserve_and_come_back_with_the_space(cluster: Cluster
         stored[f"back-{node.name}"] = LARGE
     assert _pids(cluster) == processes, "nothing was restarted"
     check_all(cluster, stored)
-    for key in stored:
-        if (
-            key != "back-n1"
-        ):  # the tests below are about other disks than these: well above the reserve
-            delete_ok(cluster.nodes[0], key)
+    _make_room(cluster, [key for key in stored if key != "back-n1"])
 
 
 @pytest.mark.parametrize("who", ["follower", "leader", "all"])
