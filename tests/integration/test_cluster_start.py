@@ -247,9 +247,7 @@ def test_damaged_and_foreign_directories_are_refused(tmp_path: Path) -> None:
         pointer = current.read_bytes()
         (database,) = catalog.glob("*/data.mdb")
         whole = database.read_bytes()
-        os.truncate(
-            database, 8192
-        )  # half of it would be no damage: blocks for later follow the pages
+        os.truncate(database, 8192)  # within its pages: behind them are blocks for later ones
         assert "damaged" in _refusal(cluster, node)
         database.write_bytes(whole)
         assert current.read_bytes() == pointer
