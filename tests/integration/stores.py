@@ -91,21 +91,21 @@ def put(node: TestNode, key: str, body: bytes, *, timeout_s: float = 30.0) -> in
 
 def put_ok(node: TestNode, key: str, body: bytes, *, deadline_s: float = 20.0) -> None:
     """PUT until it is acknowledged; what it was answered last is in the failure."""
-    end = time.monotonic() + deadline_s
-    while True:
+    last: OSError | Reply | None = None
+
+    def ask() -> bool:
+        nonlocal last
         try:
-            reply = request(node, "PUT", f"/{BUCKET}/{key}", body=body)
-            told = f"{reply.status} {reply.body!r}"
+            last = request(node, "PUT", f"/{BUCKET}/{key}", body=body)
         except OSError as error:
-            told = f"no answer: {error!r}"
-        else:
-            if reply.status == 200:
-                return
-        if time.monotonic() >= end:
-            raise AssertionError(
-                f"not within {deadline_s} s: {key} is stored by {node.name}; last {told}\n{node.log_tail()}"
-            )
-        time.sleep(0.02)
+            last = error
+            raise
+        return last.status == 200
+
+    try:
+        until(ask, f"{key} is stored", deadline_s)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; {node.name} said {last!r}\n{node.log_tail()}") from None
 
 
 def get(
